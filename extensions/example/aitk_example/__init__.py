@@ -1,0 +1,1 @@
+"""An example extension of aitk: a process and a model family."""

@@ -1,0 +1,62 @@
+"""The `train.validation_config` section: held-out pictures, as samples and as the hook that measures their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.context import Context
+from toolkit.data.cache import RowCache
+from toolkit.data.encode import LATENTS
+from toolkit.data.image import read_size
+from toolkit.data.items import Item, expand
+from toolkit.data.scan import Record
+from toolkit.models.family import Family
+from toolkit.reporting.loggers import Loggers
+from toolkit.reporting.progress import Progress
+from toolkit.training.feed import Bar, Feed
+from toolkit.training.hooks import Validate
+from toolkit.training.loop import Hook
+from toolkit.training.path import Path as NoisePath
+
+if TYPE_CHECKING:
+    from extensions_built_in.sd_trainer.config import SdTrainer
+
+
+class HeldOut:
+    """The held-out pictures of a config; none if it has no such section."""
+
+    def __init__(self, config: SdTrainer, family: Family, context: Context) -> None:
+        self.section, self.family, self.context = config.train.validation_config, family, context
+        entries = self.section.validation_items if self.section else []
+        paths = [Path(entry.image_path).expanduser() for entry in entries]
+        self.texts = [entry.prompt.replace("[trigger]", config.trigger_word or "") for entry in entries]
+        records = [Record(path, str(path), *read_size(path)) for path in paths]
+        resolution = [self.section.resolution] if self.section else []
+        self._items: list[Item] = expand(records, resolution, family.facts.multiple)
+        self._cache = RowCache()
+
+    def encode(self, feed: Feed, bar: Bar) -> None:
+        """Encode the pictures. Raises ValueError if one cannot be read."""
+        problems: list[str] = []
+        if feed.encode_pictures(self._items, self._cache, bar, problems):
+            raise ValueError("train.validation_config: " + "; ".join(problems))
+
+    def hooks(self, feed: Feed, loggers: Loggers, progress: Progress) -> list[Hook]:
+        """The hook, if there is something to measure."""
+        if not self._items or self.section is None:
+            return []
+
+        def log(step: int, values: Mapping[str, float]) -> None:
+            loggers.log(step, values)
+            progress.note(f"step {step}: validation loss {values['validation/loss']:.4f}")
+
+        rows = [
+            (self._cache.get(feed.image_key(item))[LATENTS].float(), feed.text_row(text))
+            for item, text in zip(self._items, self.texts, strict=True)
+        ]
+        section = self.section
+        every = section.validate_every_n_steps
+        path = NoisePath.of(self.family.facts)
+        return [Validate(self.family, path, self.context, rows, section.validation_sigmas, log, every)]

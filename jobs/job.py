@@ -1,0 +1,82 @@
+"""One job: a checked config and the processes that it runs in order."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.contract import Process, Stopped
+
+if TYPE_CHECKING:
+    from toolkit.config.document import Document
+    from toolkit.config.plugins import ProcessPlugin
+
+
+class Job:
+    """What `run_job` runs. `processes` are the checked configs; `process` holds what was built from them."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        meta: Mapping[str, Any],
+        document: Document,
+        processes: Sequence[ProcessPlugin],
+        notices: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.meta = meta
+        self.document = document
+        self.processes = tuple(processes)
+        self.notices = tuple(notices)
+        self.process: list[Process] = []
+
+    @property
+    def raw_config(self) -> OrderedDict[str, Any]:
+        """The whole document, for processes in the folder style of ai-toolkit."""
+        return OrderedDict(self.document.data)
+
+    @property
+    def config(self) -> OrderedDict[str, Any]:
+        """The section `config` of the document, for processes in the folder style of ai-toolkit."""
+        return OrderedDict(self.document.data["config"])
+
+    @property
+    def device(self) -> str:
+        """`config.device` of the document, for processes in the folder style of ai-toolkit."""
+        return str(self.config.get("device") or "cpu")
+
+    def plan(self) -> list[str]:
+        """What `run` would do, one line each."""
+        lines = [f"job '{self.name}' ({self.kind})"]
+        for index, plugin in enumerate(self.processes):
+            lines.append(f"process {index}: {plugin.type}")
+            lines += [f"  {line}" for line in plugin.plan()]
+        return lines
+
+    def run(self) -> None:
+        """Run the processes in order; when one fails, all that were built hear of it."""
+        for notice in self.notices:
+            print(f"note: {notice}")
+        try:
+            for plugin in self.processes:
+                self.process.append(plugin.build(self))
+            for process in self.process:
+                process.run()
+        except Stopped:
+            raise
+        except BaseException as error:
+            for process in self.process:
+                _tell(process, error)
+            raise
+
+
+def _tell(process: Process, error: BaseException) -> None:
+    """Call `on_error`; its own failure must not hide the first one."""
+    try:
+        process.on_error(error)
+    except Exception as second:
+        print(f"{type(process).__name__}.on_error failed: {type(second).__name__}: {second}", file=sys.stderr)

@@ -1,0 +1,136 @@
+"""Folders as users have them: what is found, what is left out, and what is said about it."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from toolkit.data.scan import scan
+
+
+def _picture(path: Path, size: tuple[int, int] = (4, 3), caption: str | None = "a") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+
+
+def test_records_are_sorted_and_complete(tmp_path: Path) -> None:
+    for name in ("z.png", "b/c.JPG", "a.webp", "b/a.jpeg", "m.bmp"):
+        _picture(tmp_path / name, caption=f"  {name}\n")
+    found = scan(tmp_path)
+    assert [record.name for record in found.records] == ["a.webp", "b/a.jpeg", "b/c.JPG", "m.bmp", "z.png"]
+    assert [record.caption for record in found.records] == [record.name for record in found.records]
+    assert {(record.width, record.height) for record in found.records} == {(4, 3)}
+    assert found.records[1].path == tmp_path / "b" / "a.jpeg"
+    assert found.problems == []
+
+
+def test_hidden_and_cache_folders_are_not_data(tmp_path: Path) -> None:
+    for name in ("a.png", ".b.png", ".git/c.png", "_controls/d.png", "x/_latent_cache/e.png", "_t_e_cache/f.png"):
+        _picture(tmp_path / name)
+    assert [record.name for record in scan(tmp_path).records] == ["a.png"]
+
+
+def test_a_hidden_folder_above_the_data_does_not_hide_it(tmp_path: Path) -> None:
+    _picture(tmp_path / ".home" / "set" / "a.png")
+    assert len(scan(tmp_path / ".home" / "set").records) == 1
+
+
+def test_linked_folders_are_read_once_and_loops_end(tmp_path: Path) -> None:
+    _picture(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "set")
+    assert [record.name for record in scan(tmp_path / "set").records] == ["linked/a.png"]
+
+
+def test_orientation_exchanges_the_sides(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.jpg", exif=exif)
+    assert (scan(tmp_path).records[0].width, scan(tmp_path).records[0].height) == (3, 4)
+
+
+def test_broken_pictures_are_left_out_and_named(tmp_path: Path) -> None:
+    _picture(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    (tmp_path / "empty.jpg").touch()
+    found = scan(tmp_path)
+    assert [record.name for record in found.records] == ["good.png"]
+    assert found.problems == [
+        f"{tmp_path / 'bad.png'}: not an image that can be read; left out",
+        f"{tmp_path / 'empty.jpg'}: empty file; left out",
+    ]
+
+
+def test_strict_raises_all_broken_pictures_at_once(tmp_path: Path) -> None:
+    _picture(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ValueError, match=r"(?s)bad\.png.*empty\.jpg"):
+        scan(tmp_path, strict=True)
+
+
+def test_only_broken_pictures(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"(?s)none of its 1 images.*bad\.png"):
+        scan(tmp_path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        scan(tmp_path / "missing")
+    with pytest.raises(ValueError, match="no image found"):
+        scan(tmp_path)
+    (tmp_path / "a.HEIC").touch()
+    with pytest.raises(ValueError, match=r"not read: 1 \.heic"):
+        scan(tmp_path)
+    with pytest.raises(ValueError, match="not a folder"):
+        scan(tmp_path / "a.HEIC")
+
+
+def test_files_that_look_like_data_but_are_not_read(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png")
+    for name in ("b.gif", "c.gif", "d.heic", "notes.md"):
+        (tmp_path / name).touch()
+    assert scan(tmp_path).problems == [f"{tmp_path}: left out; not read: 2 .gif, 1 .heic"]
+
+
+def test_missing_and_blank_captions_are_counted_once(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png", caption=None)
+    _picture(tmp_path / "b.png", caption=" \n")
+    _picture(tmp_path / "c.png", caption="c")
+    found = scan(tmp_path)
+    assert [record.caption for record in found.records] == [None, None, "c"]
+    assert found.problems == [f"{tmp_path}: 2 of 3 images have no caption (first: a.png)"]
+
+
+def test_caption_encodings(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png", caption=None)
+    _picture(tmp_path / "b.png", caption=None)
+    (tmp_path / "a.txt").write_bytes("caf\u00e9".encode("utf-8-sig"))
+    (tmp_path / "b.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    found = scan(tmp_path)
+    assert [record.caption for record in found.records] == ["caf\u00e9", None]
+    assert f"{tmp_path / 'b.txt'}: not UTF-8 (byte 3); the image counts as having no caption" in found.problems
+
+
+@pytest.mark.parametrize("ext", ["caption", ".caption"])
+def test_caption_extension_with_and_without_dot(tmp_path: Path, ext: str) -> None:
+    _picture(tmp_path / "a.b.png", caption=None)
+    (tmp_path / "a.b.caption").write_text("text")
+    assert scan(tmp_path, ext).records[0].caption == "text"
+
+
+def test_caption_from_file_name(tmp_path: Path) -> None:
+    _picture(tmp_path / "a_red_fox.png", caption="not this")
+    assert scan(tmp_path, "filename").records[0].caption == "a red fox"
+
+
+def test_hash_follows_content(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png")
+    _picture(tmp_path / "b.png")
+    _picture(tmp_path / "c.png", size=(5, 5))
+    first, same, other = scan(tmp_path).records
+    assert first.sha == same.sha != other.sha

@@ -1,0 +1,131 @@
+"""Sample sections as people write them, read into complete prompts."""
+
+import random
+from typing import Any
+
+import pytest
+
+from toolkit.sampling.prompts import SamplePrompt, fit_size, read_prompts
+
+
+def read(*prompts: str | None, **section: Any) -> tuple[list[SamplePrompt], list[str]]:
+    """Read prompts and return them with the notices."""
+    notices: list[str] = []
+    return read_prompts(prompts=prompts, notice=notices.append, **section), notices
+
+
+def one(prompt: str, **section: Any) -> SamplePrompt:
+    """Read one prompt that gives no notice."""
+    found, notices = read(prompt, **section)
+    assert notices == []
+    return found[0]
+
+
+def test_section_values_fill_a_plain_prompt() -> None:
+    prompt = one("a cat", neg="blurry", seed=42, width=64, height=128, guidance_scale=4, sample_steps=9)
+    assert prompt == SamplePrompt("a cat", "blurry", 64, 128, 42, 9, 4.0, 1.0, 0)
+
+
+def test_every_flag() -> None:
+    text = "a cat --n dog, blurry --w 256 --h 320 --d 7 --l 3.5 --s 12 --m 0.5"
+    assert one(text) == SamplePrompt("a cat", "dog, blurry", 256, 320, 7, 12, 3.5, 0.5, 0)
+    assert one("a cat --seed 7 --cfg 3.5 --steps 12 --network_multiplier 0.5") == one(
+        "a cat --d 7 --l 3.5 --s 12 --m 0.5"
+    )
+    assert one("--w 256 a cat in --h 320 a hat").prompt == "a cat in a hat"
+    assert one("a cat --W=256").width == 256
+    assert one("a cat\n --w 256\n--h 320\n") == one("a cat --w 256 --h 320")
+    assert one("a cat --n --w 256", neg="blurry").negative == ""
+
+
+@pytest.mark.parametrize(
+    "prose",
+    ["a cat -- in the rain", "a cat--with a hat", "mid--w 256", "- - - --", "a 1980s -w look", "--in medias res"],
+)
+def test_dashes_in_prose_stay(prose: str) -> None:
+    found = one(prose, width=512)
+    assert found.prompt == prose and found.width == 512
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("a cat --width 256", "--w is one"),
+        ("a cat --negative blurry", "--n is one"),
+        ("a cat --stepps 256", "--steps is one"),
+        ("a cat \u2014w 256", "with two hyphens"),
+    ],
+)
+def test_near_misses_stay_and_are_told(text: str, meant: str) -> None:
+    found, notices = read("x", text)
+    assert found[1].prompt == text
+    assert len(notices) == 1 and "sample prompt 2" in notices[0] and meant in notices[0]
+
+
+def test_flag_without_effect_is_told_and_leaves_the_prompt() -> None:
+    found, notices = read("a cat --fps 16 --w 256 --p2 other text")
+    assert found[0].prompt == "a cat" and found[0].width == 256
+    assert [notice.split(": ")[1].split()[0] for notice in notices] == ["--fps", "--p2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a --w wide", "--w needs a whole number, got 'wide'"), ("a --l", "got 'nothing'")]
+)
+def test_flag_without_a_number_is_an_error(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"sample prompt 1: .*{said}"):
+        one(text)
+
+
+def test_placeholders() -> None:
+    found = one("[trigger] by [name] --n no [trigger]", trigger="sks", name="my_lora")
+    assert (found.prompt, found.negative) == ("sks by my_lora", "no sks")
+    assert one("[trigger] cat", trigger=None).prompt == " cat"
+    # The trigger is not added by itself, and not read for flags.
+    assert one("a cat", trigger="sks").prompt == "a cat"
+    assert one("[trigger]", trigger="a --w 64").prompt == "a --w 64"
+
+
+def test_items_win_over_the_section_and_flags_over_items() -> None:
+    samples = [
+        {"prompt": "a", "seed": 9, "width": 256, "neg": None, "network_multiplier": "0.5"},
+        {"prompt": "b --w 320", "width": 256, "guidance_scale": 1, "sample_steps": 4, "neg": "dog"},
+        {"prompt": "c"},
+    ]
+    found, _ = read("unused", samples=samples, seed=42, neg="blurry", width=128, walk_seed=True)
+    assert [p.prompt for p in found] == ["a", "b", "c"]
+    assert [p.width for p in found] == [256, 320, 128]
+    assert [p.negative for p in found] == ["blurry", "dog", "blurry"]
+    # A seed of its own is the item's alone.
+    assert [p.seed for p in found] == [9, 43, 44]
+    assert found[0].network_multiplier == 0.5 and found[1].steps == 4 and found[1].guidance == 1
+
+
+def test_missing_prompts_leave_the_others_their_place() -> None:
+    found, _ = read("a", None, "c", seed=5, walk_seed=True)
+    assert [(p.prompt, p.index, p.seed) for p in found] == [("a", 0, 5), ("c", 2, 7)]
+    assert [p.prompt for p in read("")[0]] == [""]
+    assert read_prompts(prompts=[]) == []
+
+
+def test_seeds() -> None:
+    assert [p.seed for p in read("a", "b", seed=5)[0]] == [5, 5]
+    rng = random.Random(1)
+    drawn = [p.seed for p in read("a", "b", seed=-1, walk_seed=True, rng=rng)[0]]
+    assert drawn[1] == drawn[0] + 1 and drawn[0] != -1
+    assert drawn != [p.seed for p in read("a", "b", seed=-1, walk_seed=True, rng=rng)[0]]
+    assert one("a --d -1", seed=3, rng=random.Random(2)).seed == random.Random(2).getrandbits(32)
+    # Without a generator, every start draws another.
+    assert one("a", seed=-1).seed != one("a", seed=-1).seed
+
+
+def test_sizes_are_fitted_and_told() -> None:
+    found, notices = read("a", "b --w 1024", width=1000, height=72, multiple=16)
+    assert (found[0].width, found[0].height) == (992, 64)
+    assert "sample prompt 1: 1000x72 becomes 992x64" in notices[0]
+    assert found[1].width == 1024 and len(notices) == 2
+    assert fit_size(8, 100, 8) == (64, 96)
+    assert fit_size(8, 100, 48) == (96, 96)
+
+
+def test_neg_false_is_no_negative() -> None:
+    assert one("a", neg=False).negative == ""

@@ -1,0 +1,92 @@
+"""Sections of a training config that do not fit together, and values that ai-toolkit reads otherwise.
+
+Every function yields (key path inside the process, what is to be said).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from toolkit.config.plugins import ModelPlugin, NetworkPlugin
+from toolkit.config.section import Remarked
+from toolkit.config.sections.dataset import DatasetSection
+from toolkit.config.sections.sample import SampleSection
+from toolkit.config.sections.save import SaveSection
+from toolkit.config.sections.train import TrainSection
+
+
+def check_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
+    """Contradictions between data sets."""
+    cached = [dataset.cache_text_embeddings for dataset in datasets]
+    if any(cached) and not all(cached):
+        text = "all data sets or none can cache text embeddings; set train.cache_text_embeddings"
+        yield ("datasets", cached.index(False), "cache_text_embeddings"), text
+
+
+def check_model(model: ModelPlugin, network: NetworkPlugin | None) -> Iterator[Remarked]:
+    """Contradictions between what is loaded and what is trained."""
+    if network is None and model.quantize:
+        yield ("model", "quantize"), "quantized weights cannot be trained; add a `network`, or set it to false"
+
+
+def compare_train(train: TrainSection, model: ModelPlugin) -> Iterator[Remarked]:
+    """What ai-toolkit does otherwise with `train`."""
+    if train.gradient_accumulation_steps > 1:
+        text = f"accumulates {train.gradient_accumulation_steps} batches per update (ai-toolkit uses only the last)"
+        yield ("train", "gradient_accumulation_steps"), text
+    if train.gradient_accumulation > 1:
+        text = "gradients are averaged, as in one larger batch (ai-toolkit adds them up)"
+        yield ("train", "gradient_accumulation"), text
+    if train.lr_scheduler == "linear":
+        yield ("train", "lr_scheduler"), "goes down to 0 over the run (ai-toolkit warms up from a third)"
+    if train.lr_scheduler == "cosine_with_restarts":
+        yield ("train", "lr_scheduler"), "restarts (ai-toolkit goes down once)"
+    if train.lr_scheduler == "constant_with_warmup" and "num_warmup_steps" not in train.lr_scheduler_params:
+        yield ("train", "lr_scheduler"), "warms up over a tenth of the run (ai-toolkit over 1000 steps)"
+    if train.ema_config.use_ema:
+        yield ("train", "ema_config"), "the average is kept when a run resumes (ai-toolkit starts it anew)"
+    if model.flow and train.noise_scheduler not in (None, "flowmatch"):
+        text = f"has no effect: {model.arch} was trained by flow matching, so flowmatch is used"
+        yield ("train", "noise_scheduler"), text
+
+
+def compare_network(network: NetworkPlugin) -> Iterator[Remarked]:
+    """What ai-toolkit does otherwise with `network`."""
+    rank, alpha = network.effective_rank, network.effective_alpha
+    if alpha != rank:
+        scale = f"{alpha:g}/{rank}"
+        yield ("network", "linear_alpha"), f"scales the update by {scale} (ai-toolkit ignores it on transformer models)"
+
+
+def compare_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
+    """What ai-toolkit does otherwise with `datasets`, and what only the first one decides."""
+    for index, dataset in enumerate(datasets):
+        path = ("datasets", index)
+        if dataset.keep_tokens and dataset.shuffle_tokens:
+            yield (*path, "keep_tokens"), "these parts are not shuffled either (ai-toolkit shuffles them)"
+        for key in ("num_workers", "prefetch_factor"):
+            value, first = getattr(dataset, key), getattr(datasets[0], key)
+            if key in dataset.model_fields_set and value != first:
+                yield (*path, key), f"has no effect: the first data set decides for all ({first})"
+
+
+def compare_sample(
+    section: str, sample: SampleSection, train: TrainSection, model: ModelPlugin, trigger: str | None
+) -> Iterator[Remarked]:
+    """What may surprise about `sample`."""
+    if sample.prompts and sample.samples:
+        yield (section, "prompts"), "has no effect, because samples is set"
+    if model.flow and sample.sampler not in (None, "flowmatch"):
+        text = f"has no effect: {model.arch} was trained by flow matching, so flowmatch is used"
+        yield (section, "sampler"), text
+    if sample.sample_every > train.steps and "sample_every" in sample.model_fields_set:
+        yield (section, "sample_every"), f"more than train.steps ({train.steps}): samples only before and after"
+    texts = [item.prompt for item in sample.samples] or sample.prompts
+    if not trigger and any("[trigger]" in text for text in texts):
+        yield (section, "samples" if sample.samples else "prompts"), "[trigger] stands for nothing: no trigger_word"
+
+
+def compare_save(save: SaveSection, train: TrainSection) -> Iterator[Remarked]:
+    """What may surprise about `save`."""
+    if save.save_every > train.steps and "save_every" in save.model_fields_set:
+        yield ("save", "save_every"), f"more than train.steps ({train.steps}): saved only at the end"

@@ -1,0 +1,147 @@
+"""What on this machine keeps a config from running: folders, files, disk space. Reads no picture and no weights.
+
+Every function yields (key path inside the process, what is to be said).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from toolkit.config.errors import Problem
+from toolkit.config.explain import Described
+from toolkit.config.plugins import ModelPlugin, NetworkPlugin
+from toolkit.config.section import Remarked
+from toolkit.config.sections.dataset import IMAGE_ENDINGS, DatasetSection
+from toolkit.config.sections.save import SaveSection
+from toolkit.config.sections.train import TrainSection
+from toolkit.registry import ROOT
+
+HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+MODEL_PATHS = ("name_or_path", "extras_name_or_path", "te_name_or_path", "vae_path", "unet_path")
+BYTES_PER_RANK = 4_000_000
+"""Of a LoRA file; a large family needs more, so that the check does not cry wolf."""
+
+
+def preflight(job: Described) -> list[Problem]:
+    """All problems of the processes of a job, with their places in the config."""
+    found = []
+    for index, process in enumerate(job.processes):
+        for path, message in process.preflight():
+            found.append(job.document.problem(("config", "process", index, *path), message))
+    return found
+
+
+def check_folders(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
+    """Data sets that are missing or hold no picture."""
+    for index, dataset in enumerate(datasets):
+        path = ("datasets", index, "dataset_path" if dataset.dataset_path else "folder_path")
+        folder = dataset.folder
+        if not folder.is_dir():
+            yield (
+                path,
+                f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}{_near(folder)}",
+            )
+        elif next(pictures(folder), None) is None:
+            yield path, f"there is no picture in {folder} ({', '.join(sorted(IMAGE_ENDINGS))})"
+        triggers = dataset.random_triggers
+        if isinstance(triggers, str) and triggers and not Path(triggers).expanduser().is_file():
+            yield ("datasets", index, "random_triggers"), f"there is no file {triggers}"
+
+
+def pictures(folder: Path) -> Iterator[Path]:
+    """The pictures below a folder; hidden and cache folders are left out."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not name.startswith("."):
+                yield Path(parent, name)
+
+
+def check_model_paths(model: ModelPlugin) -> Iterator[Remarked]:
+    """Checkpoints that are neither here nor names of the Hugging Face Hub."""
+    for key in MODEL_PATHS:
+        name = getattr(model, key)
+        if not name:
+            continue
+        if name.startswith("builtin:"):
+            yield from ((("model", key), text) for text in _check_embedded(name.removeprefix("builtin:")))
+            continue
+        path = Path(name).expanduser()
+        if path.exists():
+            continue
+        if path.is_absolute() or name.startswith((".", "~")) or "\\" in name:
+            yield ("model", key), f"there is no file or folder {name}{_near(path)}"
+        elif not HUB_NAME.match(name):
+            yield ("model", key), f"'{name}' is neither here nor a name of the Hugging Face Hub (owner/model)"
+
+
+def check_validation(train: TrainSection) -> Iterator[Remarked]:
+    """Held-out pictures that are not there."""
+    items = train.validation_config.validation_items if train.validation_config else []
+    for index, item in enumerate(items):
+        if not Path(item.image_path).expanduser().is_file():
+            path = ("train", "validation_config", "validation_items", index, "image_path")
+            yield path, f"there is no file {item.image_path}"
+
+
+def check_results(
+    folder: str, save: SaveSection, network: NetworkPlugin | None, model: ModelPlugin
+) -> Iterator[Remarked]:
+    """Whether results can be written and have room."""
+    place = Path(folder).expanduser()
+    existing = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        yield ("training_folder",), f"{existing} is a file, not a folder"
+        return
+    if not os.access(existing, os.W_OK):
+        yield ("training_folder",), f"{existing} cannot be written to"
+        return
+    needed = bytes_needed(save, network, model)
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        text = f"{_gigabytes(free)} are free in {existing}, but the checkpoints need about {_gigabytes(needed)}"
+        yield ("training_folder",), f"{text}; lower save.max_step_saves_to_keep, or make room"
+
+
+def bytes_needed(save: SaveSection, network: NetworkPlugin | None, model: ModelPlugin) -> int:
+    """A low guess of what the checkpoints and the state of the optimizer take."""
+    size = _weights_size(model)
+    if network is not None:
+        update = network.effective_rank * BYTES_PER_RANK
+        size = min(size, update) if size else update
+    return size * (save.max_step_saves_to_keep + 1) + 3 * size
+
+
+def _weights_size(model: ModelPlugin) -> int:
+    """Bytes of the checkpoint if it is a folder here, else 0."""
+    name = model.unet_path or model.name_or_path
+    root = ROOT / "toolkit/assets" / name.removeprefix("builtin:") if name.startswith("builtin:") else Path(name)
+    root = root.expanduser()
+    return sum(file.stat().st_size for file in root.rglob("*.safetensors")) if root.is_dir() else 0
+
+
+def _check_embedded(name: str) -> Iterator[str]:
+    known = sorted(file.parent.name for file in (ROOT / "toolkit/assets").glob("*/model_index.json"))
+    if name not in known:
+        choices = ", ".join(f"builtin:{other}" for other in known) or "none"
+        yield f"there is no embedded model '{name}' (known: {choices})"
+
+
+def _near(path: Path) -> str:
+    """The nearest name beside a missing path."""
+    from toolkit.config.names import nearest
+
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    found = nearest(path.name, names)
+    return f"; did you mean {path.parent / found}?" if found else ""
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,226 @@
+"""What users write and ai-toolkit does not read as meant: the table of spellings that are read as meant.
+
+What a spelling is and does: spelling.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.config.document import Document
+from toolkit.config.errors import KeyPath
+from toolkit.config.section import Section
+from toolkit.config.spelling import (
+    Spelling,
+    anything,
+    changed,
+    dropped,
+    is_text,
+    matches,
+    moved,
+    one_of,
+    pattern_of,
+    rewritten,
+)
+
+FLAGS = {
+    "is_flux": "flux",
+    "is_v2": "sd2",
+    "is_v3": "sd3",
+    "is_pixart_sigma": "pixart_sigma",
+    "is_pixart": "pixart",
+    "is_auraflow": "auraflow",
+    "is_lumina2": "lumina2",
+    "is_ssd": "ssd",
+    "is_vega": "vega",
+    "is_xl": "sdxl",
+}
+"""The more special ones first: an SSD config also says is_xl."""
+OPTIMIZERS = {"prodigyopt": "prodigy", "adamw_8bit": "adamw8bit", "adamw8": "adamw8bit", "adam_w": "adamw"}
+QTYPES = ("qfloat8", "qint8", "qint4", "qint2", "float8", "int8")
+WITH_WARMUP = {"constant": "constant_with_warmup", "cosine": "cosine_with_warmup"}
+
+
+def _has_capitals(value: Any) -> bool:
+    return isinstance(value, str) and value != value.lower()
+
+
+def _has_tag(value: Any) -> bool:
+    return isinstance(value, str) and ":" in value
+
+
+def _has_equal_entries(value: Any) -> bool:
+    return isinstance(value, list) and len({str(item) for item in value}) < len(value)
+
+
+def _read_numbers(text: str) -> list[Any]:
+    found = [part.strip() for part in text.strip("()[] ").split(",")]
+    try:
+        return [float(part) for part in found if part]
+    except ValueError:
+        return found
+
+
+def _read_flag(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """`is_flux: true` is `arch: flux`."""
+    arch, value = (*path[:-1], "arch"), document.get(path)
+    if value is True and document.get(arch) is None:
+        family = FLAGS[str(path[-1])]
+        document.notice(path, f"read as `arch: {family}`")
+        document.duplicate(path, arch)
+        document.set(arch, family)
+    elif value is True and document.get(arch) != FLAGS[str(path[-1])]:
+        document.notice(path, f"has no effect, because model.arch is set to {document.get(arch)}")
+    document.remove(path)
+
+
+def _read_quantize(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """`quantize: qfloat8` is `quantize: true` with `qtype: qfloat8`."""
+    value, qtype = document.get(path), (*path[:-1], str(path[-1]).replace("quantize", "qtype"))
+    document.notice(path, f"read as `{path[-1]}: true` with `{qtype[-1]}: {value}`")
+    if document.get(qtype) is None:
+        document.duplicate(path, qtype)
+    document.set(path, True)
+
+
+def _read_optimizer(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """`optimizer: {type, lr, ...}`."""
+    group = dict(document.get(path))
+    document.notice(path, "a group of keys; read as train.optimizer, train.lr and train.optimizer_params")
+    name = group.pop("type", None) or group.pop("name", None)
+    lr = (*path[:-1], "lr")
+    if "lr" in group and document.get(lr) is None:
+        document.move((*path, "lr"), lr)
+    group.pop("lr", None)
+    for key in group:
+        document.move((*path, key), (*path[:-1], "optimizer_params", key))
+    document.set(path, name)
+
+
+def _read_warmup(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """Warm-up steps belong to the options of the schedule, and `constant` becomes constant_with_warmup."""
+    train = path[:-1]
+    schedule = document.get((*train, "lr_scheduler")) or "constant"
+    document.set((*train, "lr_scheduler"), WITH_WARMUP.get(schedule, schedule))
+    document.notice(
+        path, f"read as lr_scheduler_params.num_warmup_steps, with {document.get((*train, 'lr_scheduler'))}"
+    )
+    document.move(path, (*train, "lr_scheduler_params", "num_warmup_steps"))
+
+
+def _read_8bit(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """`use_8bit_adam: true` with an Adam optimizer is adamw8bit."""
+    optimizer = (*path[:-1], "optimizer")
+    if document.get(optimizer) in (None, "adamw", "adam", "adamw8bit"):
+        document.notice(path, "read as `optimizer: adamw8bit`")
+        document.duplicate(path, optimizer)
+        document.set(optimizer, "adamw8bit")
+        document.remove(path)
+
+
+def _read_linear_timesteps(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """The flag is older than `timestep_type` and wins over it."""
+    document.notice(path, "read as `timestep_type: weighted`")
+    document.set((*path[:-1], "timestep_type"), "weighted")
+    document.remove(path)
+
+
+SPELLINGS: tuple[Spelling, ...] = (
+    # one level off, or another tool's name for it
+    moved("log_config", "logging"),
+    moved("model_kwargs", "model.model_kwargs"),
+    moved("network_kwargs", "network.network_kwargs"),
+    moved("network.only_if_contains", "network.network_kwargs.only_if_contains"),
+    moved("network.ignore_if_contains", "network.network_kwargs.ignore_if_contains"),
+    moved("network.network_kwargs.exclude_if_contains", "network.network_kwargs.ignore_if_contains"),
+    moved("network.linear_dropout", "network.dropout"),
+    moved("train.gradient_clipping", "train.max_grad_norm"),
+    moved("train.gradient_clip_norm", "train.max_grad_norm"),
+    moved("train.mixed_precision", "train.dtype", one_of("bf16", "fp16", "fp32")),
+    moved("train.optimizer_args", "train.optimizer_params", lambda value: isinstance(value, dict)),
+    moved("train.dataloader_num_workers", "datasets.*.num_workers"),
+    moved("logging.wandb_project", "logging.project_name"),
+    moved("logging.wandb_run_name", "logging.run_name"),
+    moved("datasets.*.repeats", "datasets.*.num_repeats"),
+    moved("datasets.*.flip_aug", "datasets.*.flip_x"),
+    # names that ai-toolkit reads too
+    moved("datasets.*.caption_type", "datasets.*.caption_ext", is_silent=True),
+    moved("network.rank", "network.linear", is_silent=True, wins=True),
+    moved("network.alpha", "network.linear_alpha", is_silent=True),
+    changed("model.arch", one_of("flex1"), lambda value: "flux"),
+    changed("train.optimizer", _has_capitals, str.lower),
+    changed("train.lr_scheduler", _has_capitals, str.lower),
+    *(rewritten(f"model.{flag}", lambda value: isinstance(value, bool), _read_flag) for flag in FLAGS),
+    rewritten("train.linear_timesteps", one_of(True), _read_linear_timesteps),
+    # keys for what is so anyway
+    dropped("model.use_safetensors", one_of(True), "it is always so"),
+    dropped("save.use_safetensors", one_of(True), "it is always so"),
+    dropped("save.safe_serialization", one_of(True), "it is always so"),
+    dropped("model.local_files_only", one_of(False), "it is off"),
+    dropped("model.revision", one_of("main"), "main is used"),
+    dropped("train.enable_ttb", one_of(False), "it is off"),
+    dropped("train.use_8bit_adam", one_of(False), "train.optimizer decides"),
+    dropped("train.lr_warmup_steps", one_of(0), "there is no warm-up"),
+    dropped("train.warmup_steps", one_of(0), "there is no warm-up"),
+    dropped("datasets.*.pin_memory", anything, "memory is pinned wherever there is a GPU"),
+    # values
+    changed("device", lambda value: isinstance(value, list) and len(value) > 0, lambda value: value[0],
+            "a list, but one process uses one device: {value}"),
+    changed("model.arch", _has_tag, lambda value: value.partition(":")[0], "the tag is not used; read as {value}"),
+    rewritten("model.quantize", lambda value: value in QTYPES, _read_quantize),
+    rewritten("model.quantize_te", lambda value: value in QTYPES, _read_quantize),
+    changed("network.type", one_of("lierla"), lambda value: "lora", "read as {value}, its newer name"),
+    rewritten("train.optimizer", lambda value: isinstance(value, dict), _read_optimizer),
+    changed("train.optimizer", lambda value: isinstance(value, str) and value in OPTIMIZERS,
+            lambda value: OPTIMIZERS[value], "read as {value}"),
+    changed("train.optimizer_params.betas", is_text, _read_numbers, "a text; read as {value}"),
+    rewritten("train.use_8bit_adam", one_of(True), _read_8bit),
+    rewritten("train.lr_warmup_steps", anything, _read_warmup),
+    rewritten("train.warmup_steps", anything, _read_warmup),
+    changed("datasets.*.resolution", _has_equal_entries, lambda value: list(dict.fromkeys(value)),
+            "equal sizes count once: {value} (ai-toolkit trains each picture twice)"),
+    changed("datasets.*.caption_ext", one_of("filename", ".filename"), lambda value: "filename",
+            "captions are taken from the names of the pictures"),
+    changed("save.save_every", lambda value: value is None or value is False or value == 0, lambda value: 0,
+            "saved only at the end"),
+    changed("logging.log_every", lambda value: value is None or value == 0, lambda value: 1, "logged every step"),
+)  # fmt: skip
+
+MEANT = {
+    "model.vae": "belongs to model.vae_path",
+    "model.device_map": "see model.layer_offloading and model.low_vram",
+    "model.max_memory": "see model.layer_offloading and model.low_vram",
+    "model.model_cpu_offload": "see model.layer_offloading and model.low_vram",
+    "model.offload_to_cpu": "see model.layer_offloading and model.low_vram",
+    "model.attention_mode": "belongs to train.attention_backend",
+    "model.enable_xformers": "belongs to train.xformers",
+    "model.local_files_only": "set HF_HUB_OFFLINE=1 in the environment instead",
+    "train.log_with": "set log_dir for TensorBoard, or logging.use_wandb",
+    "train.mixed_precision": "belongs to train.dtype",
+    "train.optimizer_args": "belongs to train.optimizer_params, which is a group of keys",
+    "train.use_8bit_adam": "set `train.optimizer: adamw8bit`",
+    "train.seed": "belongs to training_seed",
+    "validation": "belongs to train.validation_config",
+    "seed": "belongs to training_seed",
+}
+"""Unknown keys that are not read, but can be explained better than by a similar name."""
+
+
+def meaning_of(path: KeyPath) -> str:
+    """What to say about an unknown key, relative to its process; empty if nothing is known about it."""
+    return MEANT.get(pattern_of(path), "")
+
+
+def is_spelling(path: KeyPath) -> bool:
+    """True if the table reads this key, relative to its process."""
+    return any(spelling.path == pattern_of(path) for spelling in SPELLINGS)
+
+
+def respell(document: Document, base: KeyPath, plugin: type[Section]) -> None:
+    """Read the spellings in the process at `base` as meant."""
+    for spelling in SPELLINGS:
+        if spelling.needs not in plugin.model_fields:
+            continue
+        for path in matches(document, base, spelling.path):
+            if spelling.applies(document.get(path)):
+                spelling.rewrite(document, base, path)

@@ -1,0 +1,155 @@
+"""One run's folder, output/<name>: the lock, the resolved config, and which weights this program wrote when.
+
+The manifest checkpoints.json is what pruning goes by, so that a user's own files are never touched whatever
+their names. A save that can be resumed exactly is written in this order: weights, state, `record`, `prune`.
+Light: reading a folder needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.atomic import atomic_path, remove_leftovers, write_text
+from toolkit.run_lock import RunFolderBusy, hold
+
+__all__ = ["Checkpoint", "RunFolder", "RunFolderBusy", "atomic_path", "is_complete"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, order=True)
+class Checkpoint:
+    """The files of one save, in the run folder; those of the end of a run carry no step in their names."""
+
+    step: int
+    final: bool
+    files: tuple[str, ...]
+
+
+class RunFolder:
+    """Names, lock and manifest of the folder `path` of the run `name`."""
+
+    def __init__(self, path: Path | str, name: str) -> None:
+        self.path = Path(path)
+        self.name = name
+        self.samples_dir = self.path / "samples"
+        self.state_path = self.path / "optimizer.pt"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self._manifest = self.path / "checkpoints.json"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out, after clearing away what a killed one left; RunFolderBusy names the run inside."""
+        with hold(self.path / ".aitk.lock"):
+            remove_leftovers(self.path)
+            remove_leftovers(self.samples_dir)
+            yield
+
+    def write_config(self, text: str) -> None:
+        """Write the resolved config, config.yaml."""
+        write_text(self.path / "config.yaml", text)
+
+    def write_versions(self, versions: dict[str, Any]) -> None:
+        """Write what the run ran on, versions.json."""
+        write_text(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
+
+    def weights_path(self, step: int | None, suffix: str = "", extension: str = ".safetensors") -> Path:
+        """Return where the weights of `step` go; None is the end of the run, a suffix names one of several models."""
+        number = "" if step is None else f"_{step:09d}"
+        return self.path / f"{self.name}{number}{suffix}{extension}"
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return what the manifest lists, oldest step first, a final save behind the step save of the same number."""
+        if not self._manifest.exists():
+            return []
+        try:
+            listed = json.loads(self._manifest.read_text(encoding="utf-8"))["checkpoints"]
+            return sorted(Checkpoint(entry["step"], entry["final"], tuple(entry["files"])) for entry in listed)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self._manifest} is damaged ({error}); remove it, the weights are then kept") from error
+
+    def record(self, step: int, files: Iterable[Path | str], final: bool = False) -> None:
+        """Note that the save of `step` wrote `files`; there is one final save, so a later one replaces it."""
+        saved = Checkpoint(step, final, tuple(Path(file).name for file in files))
+        others = [c for c in self.checkpoints() if c.final != final or (not final and c.step != step)]
+        self._write_manifest([*others, saved])
+
+    def prune(self, keep: int) -> list[Path]:
+        """Delete all but the newest `keep` step saves, and return the files deleted."""
+        assert keep >= 1, "a resume needs the newest"
+        checkpoints = self.checkpoints()
+        surplus = [c for c in checkpoints if not c.final][:-keep]
+        kept = [c for c in checkpoints if c not in surplus]
+        wanted = {name for c in kept for name in c.files}
+        deleted = [self.path / name for c in surplus for name in c.files if name not in wanted]
+        deleted = [path for path in deleted if path.exists()]
+        for path in deleted:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if surplus:
+            self._write_manifest(kept)
+        return deleted
+
+    def newest_weights(self, notice: Callable[[str], None] = _log.warning) -> tuple[int, Path] | None:
+        """Return step and first file of the newest save that is whole; a broken one is told to `notice`."""
+        for checkpoint in sorted({*self.checkpoints(), *self._unlisted()}, reverse=True):
+            paths = [self.path / Path(name).name for name in checkpoint.files]
+            broken = [path for path in paths if not is_complete(path)]
+            if not broken:
+                return checkpoint.step, paths[0]
+            if broken[0].exists():
+                notice(f"{broken[0]} is incomplete and is left aside; the newest whole save before it is used")
+        return None
+
+    def _unlisted(self) -> list[Checkpoint]:
+        """Find saves of this run's name that the manifest lacks, such as those of ai-toolkit, which keeps none."""
+        if not self.path.is_dir():
+            return []
+        listed = {name for checkpoint in self.checkpoints() for name in checkpoint.files}
+        pattern = re.compile(re.escape(self.name) + r"_(\d{9})\.safetensors")
+        matches = [pattern.fullmatch(path.name) for path in self.path.iterdir() if path.name not in listed]
+        found = [Checkpoint(int(match[1]), False, (match[0],)) for match in matches if match]
+        final = self.weights_path(None)
+        step = _step_in_header(final) if final.name not in listed else None
+        return found if step is None else [*found, Checkpoint(step, True, (final.name,))]
+
+    def _write_manifest(self, checkpoints: Iterable[Checkpoint]) -> None:
+        listed = [{"step": c.step, "final": c.final, "files": list(c.files)} for c in sorted(checkpoints)]
+        write_text(self._manifest, json.dumps({"version": 1, "checkpoints": listed}, indent=2) + "\n")
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a safetensors file has the size that its header promises, or every such file in a folder has."""
+    if path.is_dir():
+        weights = list(path.rglob("*.safetensors"))
+        return bool(weights) and all(is_complete(file) for file in weights)
+    try:
+        header, start = _read_header(path)
+        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
+    return path.stat().st_size == start + max(ends, default=0)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a safetensors file's header and where its data begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError(f"{path} ends inside its header")
+        return json.loads(file.read(length)), 8 + length
+
+
+def _step_in_header(path: Path) -> int | None:
+    """Return the step that a weights file says it holds, or None when there is no file or no word of it."""
+    try:
+        return int(json.loads(_read_header(path)[0]["__metadata__"]["training_info"])["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,109 @@
+"""Sampled pictures as files: their names, and in each the prompt, seed and step it was made with."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from toolkit.atomic import atomic_path
+
+_NAME = re.compile(r"(?P<time>\d+)__(?P<step>\d{9,})_(?P<index>\d+)\.(?:jpg|jpeg|png|webp)", re.IGNORECASE)
+_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
+_EXIF_IFD = 0x8769
+_USER_COMMENT = 0x9286
+_IMAGE_DESCRIPTION = 0x010E
+_A1111_NAMES = {
+    "steps": "Steps",
+    "sampler": "Sampler",
+    "guidance": "CFG scale",
+    "seed": "Seed",
+    "size": "Size",
+    "model": "Model",
+}
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A sampled picture by its name; without knowing what is in it."""
+
+    path: Path
+    time_ms: int
+    step: int
+    index: int
+
+
+def save_picture(
+    image: Image.Image, folder: Path, step: int, index: int, count: int, ext: str, metadata: Mapping[str, Any]
+) -> Path:
+    """Write number `index` of the `count` pictures of a step, with `metadata` such as prompt and seed inside."""
+    kind = _FORMATS[ext.lower().lstrip(".")]
+    name = f"{time.time_ns() // 1_000_000}__{step:09d}_{index:0{len(str(count))}d}.{ext.lower().lstrip('.')}"
+    facts = {**metadata, "step": step, "index": index}
+    with atomic_path(folder / name) as temporary:
+        if kind == "PNG":
+            image.save(temporary, kind, pnginfo=_png_info(facts))
+        elif kind == "JPEG":
+            image.convert("RGB").save(temporary, kind, quality=95, subsampling=0, exif=_exif(facts))
+        else:
+            image.save(temporary, kind, quality=95, exif=_exif(facts))
+    return folder / name
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what `save_picture` put into a file; empty for a picture of another program."""
+    with Image.open(path) as image:
+        text = image.info.get("aitk") or image.getexif().get(_IMAGE_DESCRIPTION)
+    try:
+        facts = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def list_pictures(folder: Path) -> list[PictureFile]:
+    """Return the sampled pictures in a folder by step and index; of one made twice, the later file."""
+    newest: dict[tuple[int, int], PictureFile] = {}
+    for path in folder.iterdir() if folder.is_dir() else []:
+        match = _NAME.fullmatch(path.name)
+        if match:
+            picture = PictureFile(path, int(match["time"]), int(match["step"]), int(match["index"]))
+            known = newest.get((picture.step, picture.index))
+            if known is None or known.time_ms < picture.time_ms:
+                newest[picture.step, picture.index] = picture
+    return [newest[key] for key in sorted(newest)]
+
+
+def a1111_text(facts: Mapping[str, Any]) -> str:
+    """Write the text that AUTOMATIC1111, ComfyUI and viewers of model sites read from a picture."""
+    named = dict(facts)
+    if "width" in facts and "height" in facts:
+        named["size"] = f"{facts['width']}x{facts['height']}"
+    lines = [str(facts.get("prompt", ""))]
+    if facts.get("negative"):
+        lines.append(f"Negative prompt: {facts['negative']}")
+    lines.append(", ".join(f"{label}: {named[key]}" for key, label in _A1111_NAMES.items() if key in named))
+    return "\n".join(lines)
+
+
+def _png_info(facts: Mapping[str, Any]) -> PngInfo:
+    """Return text chunks; Pillow chooses iTXt for what is not Latin-1, as some prompts are."""
+    info = PngInfo()
+    info.add_text("parameters", a1111_text(facts))
+    info.add_text("aitk", json.dumps(facts))
+    return info
+
+
+def _exif(facts: Mapping[str, Any]) -> Image.Exif:
+    """Return EXIF with the readable text in UserComment, where others look, and ours in ImageDescription."""
+    exif = Image.Exif()
+    exif[_IMAGE_DESCRIPTION] = json.dumps(facts)
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + a1111_text(facts).encode("utf-16-be")
+    return exif

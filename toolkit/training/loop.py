@@ -1,0 +1,80 @@
+"""The training loop. Read from top to bottom: batches, loss, backward, step, hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from toolkit.context import Context
+from toolkit.data.loader import Position
+from toolkit.training.batch import Batch
+from toolkit.training.state import TrainState
+from toolkit.training.stop import StopFlag
+
+
+class Hook(Protocol):
+    """Something that happens after a step: logging, sampling, validation, saving."""
+
+    def after_step(self, state: TrainState, loss: Tensor) -> None:
+        """Called after every update; `loss` stays on the device."""
+        ...
+
+
+def train(
+    state: TrainState,
+    batches: Iterator[tuple[Position, Batch]],
+    loss_of: Callable[[Batch], Tensor],
+    total: int,
+    rate: Callable[[int], float],
+    hooks: Sequence[Hook],
+    context: Context,
+    stop: StopFlag,
+    accumulate: int = 1,
+    max_grad_norm: float | None = 1.0,
+) -> None:
+    """Update until `total` steps are done or `stop` is requested.
+
+    `rate(step)` multiplies each group's learning rate. One step averages over all samples of `accumulate` batches, so
+    it equals one batch of their size.
+    """
+    base_rates = [group.setdefault("initial_lr", group["lr"]) for group in state.optimizer.param_groups]
+    while state.step < total and not stop.requested:
+        group = [next(batches) for _ in range(accumulate)]
+        num_samples = sum(len(batch) for _, batch in group)
+        for options, base in zip(state.optimizer.param_groups, base_rates, strict=True):
+            if base is not None:  # Adafactor may find its own
+                options["lr"] = base * rate(state.step)
+
+        parts: list[Tensor] = []
+        for _, batch in group:
+            with context.autocast():
+                part = loss_of(batch) * (len(batch) / num_samples)
+            (state.scaler.scale(part) if state.scaler else part).backward()
+            parts.append(part.detach())
+        update(state, max_grad_norm)
+
+        state.step += 1
+        state.position = group[-1][0]
+        loss = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+        for hook in hooks:
+            hook.after_step(state, loss)
+
+
+def update(state: TrainState, max_grad_norm: float | None) -> None:
+    """Clip, step, clear; take the result into the average."""
+    params = state.params
+    if state.scaler:
+        state.scaler.unscale_(state.optimizer)
+    if max_grad_norm:
+        torch.nn.utils.clip_grad_norm_(params, max_grad_norm)
+    if state.scaler:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    else:
+        state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema:
+        state.ema.update(params)

@@ -1,0 +1,40 @@
+"""Continue a run from what its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from toolkit.run_folder import RunFolder
+from toolkit.training.state import StateError, TrainState, read_state
+
+
+def resume(state: TrainState, folder: RunFolder, start_step: int | None, tell: Callable[[str], None]) -> None:
+    """Restore the saved state, or else the newest whole weights; `start_step` replaces the step number.
+
+    Raises ValueError if the state belongs to another network: starting over would overwrite it.
+    """
+    reason = ""
+    if folder.state_path.exists():
+        try:
+            content = read_state(folder.state_path)
+        except StateError as error:
+            reason = f"{folder.state_path}: {error}; "
+        else:
+            _restore(state, content, folder)
+            tell(f"resumed exactly at step {state.step}")
+    if state.step == 0 and (newest := folder.newest_weights(tell)):
+        state.step, weights = newest
+        state.network.read(weights)
+        tell(f"{reason}resumed weights of step {state.step} from {weights.name}; optimizer and data order start anew")
+    if start_step is not None:
+        state.step = start_step
+
+
+def _restore(state: TrainState, content: dict[str, object], folder: RunFolder) -> None:
+    try:
+        state.restore(content)
+    except StateError as error:
+        raise ValueError(
+            f"{folder.state_path} cannot be continued: {error}; give the run another name, "
+            "undo the change, or move that folder away"
+        ) from error
