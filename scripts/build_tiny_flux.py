@@ -24,7 +24,14 @@ from torch import nn
 
 from toolkit.assets import shapes
 from toolkit.assets.tiny_text import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
-from toolkit.assets.tiny_vae import measure_latents, new_vae, train_decoder, train_vae, training_pictures
+from toolkit.assets.tiny_vae import (
+    finer_pictures,
+    measure_latents,
+    new_vae,
+    train_decoder,
+    train_vae,
+    training_pictures,
+)
 
 NUM_PICTURES = 6000
 
@@ -36,8 +43,8 @@ def build_vae(num_steps: int, seed: int) -> AutoencoderKL:
     pictures = training_pictures(NUM_PICTURES, seed)
     train_vae(vae, pictures, num_steps, seed, lambda line: print("vae", line, flush=True))
     measure_latents(vae, pictures[:300])
-    more = training_pictures(NUM_PICTURES + 2000, seed + 1)
-    train_decoder(vae, more, num_steps * 10 // 9, seed + 1, lambda line: print("decoder", line, flush=True))
+    finer = finer_pictures(2 * NUM_PICTURES, seed + 1)
+    train_decoder(vae, finer, num_steps * 3 // 2, seed + 1, lambda line: print("decoder", line, flush=True))
     return vae
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from toolkit.config.plugins import ModelPlugin
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class Flux(ModelPlugin):
     """FLUX.1: `black-forest-labs/FLUX.1-dev`, `black-forest-labs/FLUX.1-schnell` or a folder like them."""
+
+    example: ClassVar[str] = "black-forest-labs/FLUX.1-dev"
 
     arch: Literal["flux"]
 

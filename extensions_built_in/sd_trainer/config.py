@@ -41,10 +41,10 @@ class SdTrainer(ProcessPlugin):
     datasets: list[DatasetSection] = works(..., "Folders of pictures and captions.", min_length=1)
     save: SaveSection = works(SaveSection, "When and how results are written.")
     sample: SampleSection = works(SampleSection, "Pictures that are made while training.")
-    first_sample: SampleSection | None = planned(None, "Replaces `sample` for the pictures before the first step.")
+    first_sample: SampleSection | None = works(None, "Replaces `sample` for the pictures before the first step.")
     logging: LoggingSection = works(LoggingSection, "What is written about the run.")
     log_dir: str | None = works(None, "TensorBoard files go to a folder below this one.")
-    performance_log_every: int = idle(0, "a table of where time goes is not printed yet", ui=10)
+    performance_log_every: int = works(0, "Steps between two lines on where the time goes; 0: never.", ge=0)
     sqlite_db_path: str | None = idle(None, "there is no database; runs are files", ui="./aitk_db.db")
     torch_profiler: bool = planned(False, "Print a table of torch's profiler every step.")
     adapter: AdapterSection | None = planned(None, "An adapter that is trained or helps.")
@@ -78,6 +78,10 @@ class SdTrainer(ProcessPlugin):
         yield from checks.compare_datasets(self.datasets)
         yield from checks.compare_save(self.save, self.train)
         yield from checks.compare_sample("sample", self.sample, self.train, self.model, self.trigger_word)
+        if self.first_sample is not None:
+            yield from checks.compare_sample(
+                "first_sample", self.first_sample, self.train, self.model, self.trigger_word
+            )
 
     def preflight(self) -> Iterator[Remarked]:
         """What on this machine keeps it from running."""

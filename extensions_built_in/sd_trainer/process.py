@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from toolkit.context import DTYPES, Context, make_context
 from toolkit.data.cache import RowCache
 from toolkit.data.cache_folder import cache_root
 from toolkit.data.datasets import Items, read_datasets
+from toolkit.data.loader import Position
 from toolkit.models.family import Family
 from toolkit.networks.full import FullWeights
 from toolkit.networks.network import Network
@@ -28,12 +30,14 @@ from toolkit.reporting.summary import summary
 from toolkit.reporting.versions import installed_version, versions
 from toolkit.run_folder import RunFolder
 from toolkit.sampling.hook import SamplePictures
+from toolkit.training.batch import Batch
 from toolkit.training.ema import Ema
 from toolkit.training.feed import Feed
 from toolkit.training.header import header, text_hash
 from toolkit.training.hooks import LogLoss, Save
 from toolkit.training.loop import Hook, train
 from toolkit.training.losses import LossReader
+from toolkit.training.pace import Pace
 from toolkit.training.path import Path as NoisePath
 from toolkit.training.resume import resume
 from toolkit.training.schedules import schedule
@@ -45,7 +49,6 @@ from toolkit.training.times import Times
 if TYPE_CHECKING:
     from extensions_built_in.sd_trainer.config import SdTrainer
     from jobs import Job
-    from toolkit.training.batch import Batch
 
 
 class SdTrainerProcess:
@@ -62,7 +65,6 @@ class SdTrainerProcess:
         with ExitStack() as stack:
             stack.enter_context(explained(self._circumstances()))
             stack.enter_context(self.folder.lock())
-            resolved = self._write_down()
             family = config.model.build(
                 context,
                 checkpointing=config.train.gradient_checkpointing,
@@ -88,23 +90,29 @@ class SdTrainerProcess:
             stack.enter_context(family.parts.using(*family.needs["predict"]))
             state = self._build(family, context)
             resume(state, self.folder, config.train.start_step, print)
+            resolved = self._write_down()
 
             loggers = stack.enter_context(open_loggers(self.folder, config.logging, config.log_dir, state.step))
             progress = stack.enter_context(Progress(config.train.steps, state.step, self.job.name))
             stop = stack.enter_context(StopFlag(progress.note))
             reader = LossReader(context.device)
             save = self._save_hook(family, context, reader, text_hash(resolved))
-            sample = pictures.hook(feed, loggers, progress)
+            pictures.prepare(feed, loggers, progress)
+            sample = pictures.during
+            pace = Pace(config.performance_log_every, progress.note) if config.performance_log_every else None
             hooks: list[Hook] = [
                 LogLoss(reader, progress.update, loggers.log, config.logging.log_every),
-                *([sample] if sample else []),
-                *held_out.hooks(feed, loggers, progress),
                 save,
+                *held_out.hooks(feed, loggers, progress),
+                *([sample] if sample else []),
+                *([pace] if pace else []),
             ]
 
-            if sample and pictures.wants_first(state.step):
-                sample.make(state)
-            self._loop(stack, family, context, feed, state, hooks, stop)
+            with save.rescuing(state):
+                pictures.make_first(state)
+                first = config.datasets[0]
+                batches = feed.batches(stack, state.position, first.num_workers, first.prefetch_factor)
+                self._loop(feed, pace.watch(batches) if pace else batches, state, hooks, stop)
 
             save.save(state, final=state.step >= config.train.steps)
             if state.step < config.train.steps:
@@ -171,18 +179,19 @@ class SdTrainerProcess:
         config, save = self.config, self.config.save
 
         def make_header(state: TrainState) -> dict[str, str]:
-            return header(
+            entries = header(
                 name=self.job.name,
                 step=state.step,
                 epoch=state.position.epoch,
                 version=installed_version("aitk") or "0",
                 base_version=family.facts.base_model,
-                base_model=config.model.name_or_path,
+                base_model=self.job.document.mask(config.model.name_or_path),
                 config_hash=config_hash,
                 network=state.network.header,
                 trigger=config.trigger_word,
                 meta=self.job.meta,
             )
+            return {key: self.job.document.mask(value) for key, value in entries.items()}
 
         return Save(
             self.folder,
@@ -196,15 +205,13 @@ class SdTrainerProcess:
 
     def _loop(
         self,
-        stack: ExitStack,
-        family: Family,
-        context: Context,
         feed: Feed,
+        batches: Iterator[tuple[Position, Batch]],
         state: TrainState,
         hooks: list[Hook],
         stop: StopFlag,
     ) -> None:
-        options = self.config.train
+        family, options = feed.family, self.config.train
         path = NoisePath.of(family.facts)
         times = Times(
             options.timestep_type,
@@ -212,19 +219,14 @@ class SdTrainerProcess:
             low=options.min_denoising_steps / 1000,
             high=min(1.0, (options.max_denoising_steps + 1) / 1000),
         )
-
-        def loss_of(batch: Batch) -> torch.Tensor:
-            return step_loss(family, batch, path, times)
-
-        first = self.config.datasets[0]
         train(
             state,
-            feed.batches(stack, state.position, first.num_workers, first.prefetch_factor),
-            loss_of,
+            batches,
+            lambda batch: step_loss(family, batch, path, times),
             options.steps,
             schedule(options.lr_scheduler, options.steps, options.lr_scheduler_params, options.lr),
             hooks,
-            context,
+            feed.context,
             stop,
             options.accumulate,
             options.max_grad_norm,

@@ -6,7 +6,7 @@ pictures than a denoiser has words for: what a LoRA teaches later must pass thro
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from random import Random
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 
 from toolkit.assets import shapes
@@ -66,11 +66,43 @@ def any_color(rng: Random) -> tuple[int, int, int]:
     return rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255)
 
 
+def doodle(rng: Random) -> Image.Image:
+    """A body of a few shapes in one color, with dots and strokes in another: finer things than scribbles hold."""
+    canvas, body, ink = shapes.blank(any_color(rng)), any_color(rng), any_color(rng)
+    for half in (rng.uniform(10, 22), rng.uniform(4, 12), rng.uniform(4, 12)):
+        center = (rng.uniform(18, 46), rng.uniform(18, 46))
+        shapes.paint(canvas, rng.choice(shapes.SHAPES), center, half, body)
+    for _ in range(rng.randint(2, 6)):
+        shapes.paint(canvas, "circle", (rng.uniform(12, 52), rng.uniform(12, 52)), rng.uniform(1.5, 5), ink)
+    for _ in range(rng.randint(0, 2)):
+        left, top, size, start = (rng.uniform(low, high) for low, high in ((8, 46), (8, 46), (5, 24), (0, 360)))
+        box = [side * shapes.SCALE for side in (left, top, left + size, top + size)]
+        width = round(rng.uniform(1, 3) * shapes.SCALE)
+        ImageDraw.Draw(canvas).arc(box, start, start + rng.uniform(60, 360), fill=ink, width=width)
+    return canvas.reduce(shapes.SCALE)
+
+
 def training_pictures(count: int, seed: int) -> Pictures:
-    """Half pictures of the small world, half scribbles, as [B, 3, H, W] in 0..255."""
-    worlds = islice(cycle(shapes.all_specs()), count // 2)
-    pictures = [shapes.draw(spec, Random(f"{seed}/world/{i}")) for i, spec in enumerate(worlds)]
-    pictures += [scribble(Random(f"{seed}/scribble/{i}")) for i in range(count - len(pictures))]
+    """Half pictures of the small world, half scribbles: what the whole VAE begins with."""
+    return stacked([*world(count // 2, seed), *(scribble(Random(f"{seed}/scribble/{i}")) for i in range(count // 2))])
+
+
+def finer_pictures(count: int, seed: int) -> Pictures:
+    """A third each of the small world, scribbles and doodles: what the decoder is sharpened on."""
+    part = count // 3
+    scribbles = (scribble(Random(f"{seed}/scribble/{i}")) for i in range(part))
+    doodles = (doodle(Random(f"{seed}/doodle/{i}")) for i in range(part))
+    return stacked([*world(part, seed), *scribbles, *doodles])
+
+
+def world(count: int, seed: int) -> Iterator[Image.Image]:
+    """Pictures of the small world, every kind in turn."""
+    for i, spec in enumerate(islice(cycle(shapes.all_specs()), count)):
+        yield shapes.draw(spec, Random(f"{seed}/world/{i}"))
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Pictures:
+    """One tensor of many pictures."""
     return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
 
 

@@ -79,7 +79,7 @@ def compare_sample(
     if model.flow and sample.sampler not in (None, "flowmatch"):
         text = f"has no effect: {model.arch} was trained by flow matching, so flowmatch is used"
         yield (section, "sampler"), text
-    if sample.sample_every > train.steps and "sample_every" in sample.model_fields_set:
+    if section == "sample" and sample.sample_every > train.steps and "sample_every" in sample.model_fields_set:
         yield (section, "sample_every"), f"more than train.steps ({train.steps}): samples only before and after"
     texts = [item.prompt for item in sample.samples] or sample.prompts
     if not trigger and any("[trigger]" in text for text in texts):

@@ -105,7 +105,7 @@ class Section(BaseModel):
         if not isinstance(data, Mapping):
             return build(data)
         fields = cls.model_fields
-        given = {key: value for key, value in data.items() }
+        given = {key: value for key, value in data.items() if value is not None or key not in fields}
         refused = {key: given[key] for key in given if key in fields and not _is_supported(cls, key, given)}
         if not refused:
             return build(given)

@@ -59,14 +59,16 @@ def read_datasets(
         found = scan(section.folder, section.caption_type or section.caption_ext, section.strict)
         problems += found.problems
         records = found.records if use_captions else [replace(record, caption=None) for record in found.records]
+        if section.random_crop and (section.cache_latents or section.cache_latents_to_disk):
+            problems.append(f"{section.folder}: random_crop draws a new crop every time, so its latents are not cached")
         rule = CaptionRule(
             trigger=section.trigger_word or trigger or "",
             default_caption=(use_captions and section.default_caption) or "",
             dropout=section.caption_dropout_rate,
-            token_dropout=section.token_dropout_rate,
+            token_dropout=section.token_dropout_rate if use_captions else 0.0,
             keep_tokens=section.keep_tokens,
-            shuffle=section.shuffle_tokens,
-            random_triggers=read_triggers(section.random_triggers),
+            shuffle=use_captions and section.shuffle_tokens,
+            random_triggers=read_triggers(section.random_triggers) if use_captions else (),
             random_triggers_max=section.random_triggers_max,
             is_reg=section.is_reg,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+LIBRARIES = ("diffusers", "transformers")
 WEIGHT_FILES = (".safetensors", ".bin")
 
 
@@ -34,8 +36,10 @@ class Source:
 
     def load(self, name: str, dtype: torch.dtype) -> Any:
         """The part `name` ("vae", "text_encoder", "tokenizer", ...) in evaluation mode, weights in `dtype`, frozen."""
-        library, class_name = self._index()[name]
-        cls = getattr(__import__(library), class_name)
+        library, class_name = self._index().get(name) or ("", "")
+        if library not in LIBRARIES:
+            raise ValueError(f"{self.location}/model_index.json names no part {name!r} of {' or '.join(LIBRARIES)}")
+        cls = getattr(importlib.import_module(library), class_name)
         root, subfolder = self._place(name)
         with without_bars():
             if not issubclass(cls, torch.nn.Module):
@@ -47,10 +51,7 @@ class Source:
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of the part `name`, without loading its weights."""
         root, subfolder = self._place(name)
-        file = {"scheduler": "scheduler_config.json"}.get(name, "config.json")
-        if name.startswith("tokenizer"):
-            file = "tokenizer_config.json"
-        return _read_json(root, f"{subfolder}/{file}" if subfolder else file)
+        return _read_json(root, f"{subfolder}/{_config_file(name)}" if subfolder else _config_file(name))
 
     def identity(self, name: str) -> str:
         """A digest that changes when the weights of the part `name` change: part of every cache key."""
@@ -63,23 +64,30 @@ class Source:
         return digest.hexdigest()
 
     def _index(self) -> dict[str, list[str]]:
-        root = _resolve(self.root)
-        try:
-            return _read_json(root, "model_index.json")
-        except FileNotFoundError:
+        root = Path(self.location)
+        if root.exists() and not (root / "model_index.json").is_file():
             raise ValueError(
-                f"model.name_or_path: {self.root!r} is a folder without model_index.json; "
+                f"model.name_or_path: {self.root!r} has no model_index.json; "
                 "name a model in diffusers format (a folder, a Hub id, or builtin:tiny-flux)"
-            ) from None
+            )
+        return _read_json(self.location, "model_index.json")
 
     def _place(self, name: str) -> tuple[str, str]:
+        """(root, subfolder) of a part. An override that is a folder may be a whole model or the part itself."""
         override = self.overrides.get(name)
         if override is None:
-            return _resolve(self.root), name
-        root = _resolve(override)
-        if Path(root).is_dir() and not (Path(root) / name).is_dir():
-            return root, ""
-        return root, name
+            return self.location, name
+        root = Path(_resolve(override))
+        if not root.exists():
+            return override, name
+        if (root / name).is_dir():
+            return str(root), name
+        if (root / _config_file(name)).is_file():
+            return str(root), ""
+        if root.is_dir() and name.startswith("tokenizer"):
+            # a text encoder's own folder; transformers would make an empty tokenizer of it
+            return self.location, name
+        raise ValueError(f"model: {override} holds no {name}: name a folder with {name}/ or {_config_file(name)} in it")
 
 
 @contextmanager
@@ -96,6 +104,12 @@ def without_bars() -> Iterator[None]:
     finally:
         for library in libraries:
             library.enable_progress_bar()
+
+
+def _config_file(name: str) -> str:
+    if name.startswith("tokenizer"):
+        return "tokenizer_config.json"
+    return "scheduler_config.json" if name == "scheduler" else "config.json"
 
 
 def _resolve(root: str) -> str:

@@ -48,6 +48,10 @@ class Ema:
         """What `load_state_dict` continues from."""
         return {"num_updates": self.num_updates, "shadow": [shadow.cpu() for shadow in self.shadow]}
 
+    def restart(self, params: Sequence[Tensor]) -> None:
+        """Begin anew with these weights."""
+        self.load_state_dict({"num_updates": 0, "shadow": params})
+
     @torch.no_grad()
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue a saved average."""

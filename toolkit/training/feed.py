@@ -41,7 +41,9 @@ class Fetched:
     u: Tensor
     noise: Tensor
     latents: Tensor | None
+    """Of the first items."""
     pixels: Tensor | None
+    """Of the others."""
     rows: list[Row] | None
     texts: list[str]
 
@@ -49,7 +51,8 @@ class Fetched:
 class Feed:
     """All samples of a run and how they become batches.
 
-    `images`: the cache of latents, or None to encode every batch anew. `texts`: the cache of text rows.
+    `images`: the cache of latents, or None to encode every batch anew, as random crops are in any case. `texts`: the
+    cache of text rows.
     """
 
     def __init__(
@@ -76,10 +79,14 @@ class Feed:
     # -- encoding ahead -------------------------------------------------------------------------------------------
 
     def encode(self, more_texts: Sequence[str], negative_texts: Sequence[str], bar: Bar) -> list[str]:
-        """Fill the caches, one model part at a time; returns problems. Pictures that turn out broken are left out."""
-        problems: list[str] = []
+        """Fill the caches, one model part at a time; returns lines to print. Broken pictures are left out."""
+        problems = [*self.texts.notices]
+        if self.texts_ahead and not self.texts_fixed:
+            problems.append(f"captions vary: {TEXT_VARIANTS} versions of each are encoded ahead and take turns")
         if self.images is not None:
-            dropped = self.encode_pictures(self.data.items, self.images, bar, problems)
+            problems += self.images.notices
+            cached = [item for item in self.data.items if self.is_cached(item)]
+            dropped = self.encode_pictures(cached, self.images, bar, problems)
             self.data = self.data.without(dropped)
             if not self.data.items:
                 raise ValueError("no image is left to train on:\n" + "\n".join(problems))
@@ -145,6 +152,10 @@ class Feed:
             return []
         return [item.text(self.context.seed, epoch) for item in self.data.items for epoch in range(TEXT_VARIANTS)]
 
+    def is_cached(self, item: Item) -> bool:
+        """Whether the latents of an item are the same every time and kept."""
+        return self.images is not None and not item.random_crop
+
     def image_key(self, item: Item) -> str:
         """Where the latents of an item are in a cache."""
         return key_for(
@@ -177,7 +188,8 @@ class Feed:
 
     def parts_in_use(self) -> list[str]:
         """Names of the parts that must stay loaded while batches are made."""
-        names = [] if self.images is not None else list(self.family.needs["encode_image"])
+        images_ahead = all(self.is_cached(item) for item in self.data.items)
+        names = [] if images_ahead else list(self.family.needs["encode_image"])
         return names if self.texts_ahead else [*names, *self.family.needs["encode_prompt"]]
 
     def batches(
@@ -199,16 +211,21 @@ class Feed:
     def fetch(self, epoch: int, indices: Sequence[int]) -> Fetched:
         """What worker threads do for a batch: read, decode, draw the random numbers."""
         items = [self.data.items[index] for index in indices]
-        latents = pixels = None
-        if self.images is not None:
-            latents = torch.stack([self.images.get(self.image_key(item))[LATENTS] for item in items])
-        else:
-            items, pixels = self._read(items, epoch)
+        cached = [item for item in items if self.is_cached(item)]
+        latents = self._stored(cached)
+        read, pixels = self._read([item for item in items if not self.is_cached(item)], epoch)
+        items = cached + read
         texts = [self._text(item, epoch) for item in items]
         seeds = [seed_for(self.context.seed, epoch, item.id, "noise") for item in items]
         u, noise = draw(seeds, self._latent_shape(self.data.items[indices[0]]))
         rows = [self.text_row(text) for text in texts] if self.texts_ahead else None
         return Fetched(items, u, noise, latents, pixels, rows, texts)
+
+    def _stored(self, items: list[Item]) -> Tensor | None:
+        """The cached latents of items, [B, C, h, w]."""
+        if self.images is None or not items:
+            return None
+        return torch.stack([self.images.get(self.image_key(item))[LATENTS] for item in items])
 
     def _read(self, items: list[Item], epoch: int) -> tuple[list[Item], Tensor | None]:
         """The items whose pixels can be read, and their pixels; the others are named and left out."""
@@ -222,6 +239,8 @@ class Feed:
                 if error.path not in self._broken:
                     self._broken.add(error.path)
                     self.tell(f"{error}; left out")
+                    if all(other.record.path in self._broken for other in self.data.items):
+                        raise ValueError("no image is left to train on") from error
         left = [item for item in items if item.id in read]
         return left, to_pixels(np.stack([read[item.id] for item in left])) if left else None
 
@@ -232,13 +251,12 @@ class Feed:
     @torch.no_grad()
     def finish(self, fetched: Fetched) -> Batch:
         """Encode what is not yet, and move the batch to the device."""
-        latents = fetched.latents
-        if latents is None:
-            assert fetched.pixels is not None
-            latents = self._to_latents(fetched.pixels)
+        latents = [] if fetched.latents is None else [fetched.latents]
+        if fetched.pixels is not None:
+            latents = [*(part.to(self.context.device) for part in latents), self._to_latents(fetched.pixels)]
         rows = fetched.rows or self._encode_now(fetched.texts)
         weight = torch.tensor([item.weight for item in fetched.items])
-        return Batch(latents, collate(rows), weight, fetched.u, fetched.noise).to(self.context.device)
+        return Batch(torch.cat(latents), collate(rows), weight, fetched.u, fetched.noise).to(self.context.device)
 
     def _encode_now(self, texts: list[str]) -> list[Row]:
         """Rows on the device; the empty text has one already."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from toolkit.atomic import atomic_path
@@ -14,7 +16,7 @@ from toolkit.models.conditions import Row, collate
 from toolkit.models.family import Family
 from toolkit.run_folder import RunFolder
 from toolkit.training.batch import Batch
-from toolkit.training.losses import LossReader
+from toolkit.training.losses import LossReader, NonFinite
 from toolkit.training.noise import draw
 from toolkit.training.path import Path
 from toolkit.training.state import TrainState
@@ -42,6 +44,7 @@ class LogLoss:
         values = self.reader.read(wait=is_due)
         self._losses += [value for _, value in values]
         rate = state.optimizer.param_groups[0]["lr"]
+        rate = math.nan if rate is None else rate  # Adafactor may find its own
         if values:
             self.show(state.step, values[-1][1], rate)
         if is_due and self._losses:
@@ -121,10 +124,12 @@ class Save:
             self.save(state)
 
     def save(self, state: TrainState, final: bool = False) -> None:
-        """Write the weights, then the state, then the manifest. Raises NonFiniteLoss instead of saving NaN."""
+        """Write the weights, then the state, then the manifest. Raises NonFinite instead of saving NaN."""
         if state.step == self._last_saved and not final:
             return
         self.reader.read(wait=True)
+        if not all(torch.stack([param.isfinite().all() for param in state.params])):
+            raise NonFinite(state.step, "a weight became NaN or infinite")
         target = self.folder.weights_path(None if final else state.step, self.suffix, state.network.suffix)
         with averaged(state), atomic_path(target) as temporary:
             state.network.write(temporary, self.dtype, self.make_header(state))
@@ -133,3 +138,16 @@ class Save:
         self.folder.record(state.step, [target], final)
         self.folder.prune(self.keep)
         self._last_saved = state.step
+
+    @contextmanager
+    def rescuing(self, state: TrainState) -> Iterator[None]:
+        """Save what was trained so far if the block fails between two updates, then let the error go on."""
+        try:
+            yield
+        except NonFinite:
+            raise  # these weights give NaN again; the state saved before them is of more use
+        except (RuntimeError, MemoryError, OSError):
+            if state.is_whole:
+                with suppress(OSError, RuntimeError, SafetensorError):  # the disk may be what failed
+                    self.save(state)
+            raise

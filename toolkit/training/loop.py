@@ -11,6 +11,7 @@ from torch import Tensor
 from toolkit.context import Context
 from toolkit.data.loader import Position
 from toolkit.training.batch import Batch
+from toolkit.training.losses import check_finite
 from toolkit.training.state import TrainState
 from toolkit.training.stop import StopFlag
 
@@ -54,11 +55,15 @@ def train(
                 part = loss_of(batch) * (len(batch) / num_samples)
             (state.scaler.scale(part) if state.scaler else part).backward()
             parts.append(part.detach())
-        update(state, max_grad_norm)
+        loss = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+        if context.device.type == "cpu" and not state.scaler:
+            check_finite(state.step + 1, float(loss))  # a GPU would have to wait for it: LossReader reads it later
 
+        state.is_whole = False
+        update(state, max_grad_norm)
         state.step += 1
         state.position = group[-1][0]
-        loss = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+        state.is_whole = True
         for hook in hooks:
             hook.after_step(state, loss)
 

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss became NaN or infinite; nothing of it was saved."""
+class NonFinite(RuntimeError):
+    """The loss or a weight became NaN or infinite; nothing of that is saved."""
 
     hint = "lower train.lr, or use train.dtype: bf16 instead of fp16"
 
-    def __init__(self, step: int, value: float) -> None:
-        super().__init__(f"the loss became {value} at step {step}; the last checkpoint is intact. Try: {self.hint}")
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} at step {step}; all earlier saves are intact")
+
+
+def check_finite(step: int, value: float) -> None:
+    """Raise NonFinite if the loss of `step` is no number."""
+    if not math.isfinite(value):
+        raise NonFinite(step, f"the loss became {value}")
 
 
 class LossReader:
@@ -37,7 +43,7 @@ class LossReader:
         self._waiting.append((step, host, event))
 
     def read(self, wait: bool = False) -> list[tuple[int, float]]:
-        """(step, loss) of all steps that are known by now; `wait`: of all steps. Raises NonFiniteLoss."""
+        """(step, loss) of all steps that are known by now; `wait`: of all steps. Raises NonFinite."""
         values: list[tuple[int, float]] = []
         while self._waiting:
             step, host, event = self._waiting[0]
@@ -47,7 +53,6 @@ class LossReader:
                 event.synchronize()
             self._waiting.popleft()
             value = float(host)
-            if not math.isfinite(value):
-                raise NonFiniteLoss(step, value)
+            check_finite(step, value)
             values.append((step, value))
         return values

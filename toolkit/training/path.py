@@ -32,8 +32,10 @@ class Path:
         return cls(facts.prediction, facts.scheduler)
 
     def times(self, u: Tensor) -> Tensor:
-        """u in [0, 1) -> times that the network was trained on: as they are, or on the grid of discrete steps."""
-        return u if self._signal is None else (u * self.num_steps).floor() / self.num_steps
+        """u in [0, 1] -> times that the network was trained on: as they are, or on the grid of discrete steps."""
+        if self._signal is None:
+            return u
+        return (u * self.num_steps).floor().clamp(max=self.num_steps - 1) / self.num_steps
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(a, s) of noisy = a x + s e, shaped to multiply `like` [B, ...]."""

@@ -11,21 +11,23 @@ from toolkit.training.state import StateError, TrainState, read_state
 def resume(state: TrainState, folder: RunFolder, start_step: int | None, tell: Callable[[str], None]) -> None:
     """Restore the saved state, or else the newest whole weights; `start_step` replaces the step number.
 
-    Raises ValueError if the state belongs to another network: starting over would overwrite it.
+    Raises ValueError if the state belongs to another network or optimizer: starting over would overwrite it.
     """
-    reason = ""
+    content = None
     if folder.state_path.exists():
         try:
             content = read_state(folder.state_path)
         except StateError as error:
-            reason = f"{folder.state_path}: {error}; "
-        else:
-            _restore(state, content, folder)
-            tell(f"resumed exactly at step {state.step}")
-    if state.step == 0 and (newest := folder.newest_weights(tell)):
+            tell(f"{folder.state_path} is not used: {error}")
+    if content is not None:
+        _restore(state, content, folder)
+        tell(f"resumed exactly at step {state.step}")
+    elif newest := folder.newest_weights(tell):
         state.step, weights = newest
         state.network.read(weights)
-        tell(f"{reason}resumed weights of step {state.step} from {weights.name}; optimizer and data order start anew")
+        if state.ema:
+            state.ema.restart(state.params)
+        tell(f"resumed weights of step {state.step} from {weights.name}; optimizer and data order start anew")
     if start_step is not None:
         state.step = start_step
 

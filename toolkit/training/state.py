@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ class TrainState:
     """Optimizer updates done."""
     position: Position = field(default_factory=lambda: Position(0, 0))
     """Where the data order goes on."""
+    is_whole: bool = True
+    """False while an update is under way: what is in memory is then no state of the run."""
 
     @property
     def params(self) -> list[torch.nn.Parameter]:
@@ -49,28 +52,33 @@ class TrainState:
             "step": self.step,
             "position": (self.position.epoch, self.position.index),
             "params": {name: param.detach().cpu() for name, param in self.network.params.items()},
+            "optimizer_class": type(self.optimizer).__name__,
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
             "scaler": self.scaler.state_dict() if self.scaler else None,
             # only dropout inside the network draws from torch's own generators
             "rng": (torch.get_rng_state(), torch.cuda.get_rng_state_all()),
         }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        # through a file of Python's, whose error says that the disk is full; torch's own does not
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Continue from what `read_state` returned. Raises StateError if it belongs to another network."""
+        """Continue from what `read_state` returned. Raises StateError if it belongs to another network or optimizer."""
         saved, mine = content["params"], self.network.params
         if {name: tuple(t.shape) for name, t in saved.items()} != {name: tuple(p.shape) for name, p in mine.items()}:
             raise StateError("it was saved with another network (other layers or another rank)")
+        kind = type(self.optimizer).__name__
+        if content.get("optimizer_class", kind) != kind:
+            raise StateError(f"it was saved with another optimizer, {content['optimizer_class']}")
         with torch.no_grad():
             for name, param in mine.items():
                 param.copy_(saved[name])
         load_optimizer(self.optimizer, content["optimizer"])
-        if self.ema:
-            # an average that was switched on since begins with the weights of now
-            fresh = {"num_updates": 0, "shadow": self.params}
-            self.ema.load_state_dict(content["ema"] or fresh)
+        if self.ema and content["ema"]:
+            self.ema.load_state_dict(content["ema"])
+        elif self.ema:
+            self.ema.restart(self.params)
         if self.scaler and content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["rng"][0])
@@ -91,8 +99,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
 def read_state(path: Path) -> dict[str, Any]:
     """The content of a state file. Raises StateError if it is damaged or was not written by aitk."""
     try:
+        # torch.load does not compare checksums
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise zipfile.BadZipFile(f"bad checksum of {broken}")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise StateError(f"it is damaged ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict) or content.get("aitk_state") != FORMAT:
         raise StateError("it was not written by this version of aitk")

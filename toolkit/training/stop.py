@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
@@ -33,4 +34,6 @@ class StopFlag:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-        self._tell("stopping: finishing this step and saving (ctrl+c again leaves without saving)")
+        # the signal may have come in the middle of a write to the same stream, which then refuses a second one
+        with contextlib.suppress(RuntimeError):
+            self._tell("stopping: finishing this step and saving (ctrl+c again leaves without saving)")
