@@ -28,11 +28,10 @@ class Context:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def make_context(device: str, dtype: str, seed: int | None) -> Context:
+def make_context(device: str, dtype: str, seed: int) -> Context:
     """The context of this process.
 
-    `device` is "auto", or a torch device such as "cuda:1"; one that this machine lacks is a ValueError. Without a seed,
-    42 is used, so that every run can be repeated.
+    `device` is "auto", or a torch device such as "cuda:1"; one that this machine lacks is a ValueError.
     """
     from accelerate import PartialState
 
@@ -45,7 +44,7 @@ def make_context(device: str, dtype: str, seed: int | None) -> Context:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     state = PartialState(cpu=chosen.type == "cpu")
-    return Context(chosen, DTYPES[dtype], 42 if seed is None else seed, state.process_index, state.num_processes)
+    return Context(chosen, DTYPES[dtype], seed, state.process_index, state.num_processes)
 
 
 def _best_device() -> torch.device:

@@ -32,8 +32,9 @@ Found = tuple[list[Entry], list[Broken]]
 def read_installed() -> Found:
     """Entry points of the installed distributions but our own, whose pyproject.toml is read: it is never stale."""
     entries, broken = [], []
+    installed = entry_points()
     for kind in KINDS:
-        for point in entry_points(group=GROUP + kind):
+        for point in installed.select(group=GROUP + kind):
             name = point.dist.name if point.dist else "unknown"
             if name == "aitk":
                 continue

@@ -95,13 +95,16 @@ class LoraNetwork:
     @torch.no_grad()
     def read(self, path: Path) -> None:
         """Load a file that `write` wrote with the same layers, rank and alpha."""
-        tensors = load_file(path)
-        root = abs(self.alpha / self.rank) ** 0.5
-        for name, layer in self.layers.items():
-            for part, weight in (("lora_A", layer.lora_A[ADAPTER].weight), ("lora_B", layer.lora_B[ADAPTER].weight)):
-                saved = tensors.pop(f"{self.prefix}{name}.{part}.weight", None)
-                if saved is None or saved.shape != weight.shape:
-                    raise ValueError(f"{path}: {name}.{part} is missing or has another rank")
-                weight.copy_(saved / root)
-        if tensors:
-            raise ValueError(f"{path}: has layers that this network lacks, e.g. {next(iter(tensors))}")
+        saved, root = load_file(path), (self.alpha / self.rank) ** 0.5
+        weights = {
+            f"{self.prefix}{name}.{part}.weight": getattr(layer, part)[ADAPTER].weight
+            for name, layer in self.layers.items()
+            for part in ("lora_A", "lora_B")
+        }
+        for key, weight in weights.items():
+            if key not in saved or saved[key].shape != weight.shape:
+                raise ValueError(f"{path}: {key} is missing or has another rank")
+        if foreign := saved.keys() - weights.keys():
+            raise ValueError(f"{path}: has layers that this network lacks, e.g. {min(foreign)}")
+        for key, weight in weights.items():
+            weight.copy_(saved[key] / root)

@@ -31,7 +31,7 @@ class SdTrainer(ProcessPlugin):
 
     training_folder: str = works(..., "Results go to `<training_folder>/<name>`.", min_length=1)
     device: str = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
-    training_seed: int | None = works(None, "Seed of everything random in the run; default: 42.", ge=0)
+    training_seed: int = works(42, "Seed of everything random in the run.", ge=0)
     trigger_word: str | None = works(None, "Word that stands for the concept; `[trigger]` in captions and prompts.")
     model: Annotated[ModelPlugin, chosen("models", by="arch")] = works(..., "What is trained or adapted.")
     network: Annotated[NetworkPlugin | None, chosen("networks", by="type")] = works(
@@ -75,6 +75,8 @@ class SdTrainer(ProcessPlugin):
         yield from checks.compare_train(self.train, self.model)
         if self.network is not None:
             yield from checks.compare_network(self.network)
+        else:
+            yield from checks.compare_full(self.save)
         yield from checks.compare_datasets(self.datasets)
         yield from checks.compare_save(self.save, self.train)
         yield from checks.compare_sample("sample", self.sample, self.train, self.model, self.trigger_word)

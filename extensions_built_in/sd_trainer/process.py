@@ -131,7 +131,6 @@ class SdTrainerProcess:
             "batch_size": options.batch_size,
             "resolution": max(size for section in self.config.datasets for size in section.resolutions),
             "quantize": model.quantize,
-            "low_vram": model.low_vram,
             "gradient_checkpointing": options.gradient_checkpointing,
             "optimizer": options.optimizer,
             "folder": str(self.folder.path),

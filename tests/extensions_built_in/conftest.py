@@ -91,6 +91,13 @@ class Training:
 
         return load_file(self.final if step is None else self.step_file(step))
 
+    def header(self, step: int | None = None) -> dict[str, str]:
+        """The metadata of saved weights."""
+        from safetensors import safe_open
+
+        with safe_open(self.final if step is None else self.step_file(step), framework="pt") as file:
+            return dict(file.metadata())
+
     def metrics(self) -> list[dict[str, float]]:
         from toolkit.reporting.metrics import read_metrics
 

@@ -91,7 +91,7 @@ def describe(error: BaseException) -> str:
     known = explain(error, {})
     if known is not None:
         return known
-    text = " ".join(str(error).split()) or "no reason given"
+    text = "; ".join(" ".join(line.split()) for line in str(error).splitlines() if line.strip()) or "no reason given"
     return text if type(error) in (ValueError, RuntimeError, RunFailed) else f"{type(error).__name__}: {text}"
 
 

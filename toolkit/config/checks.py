@@ -86,6 +86,12 @@ def compare_sample(
         yield (section, "samples" if sample.samples else "prompts"), "[trigger] stands for nothing: no trigger_word"
 
 
+def compare_full(save: SaveSection) -> Iterator[Remarked]:
+    """What a full fine-tune writes."""
+    if "save_format" in save.model_fields_set and save.save_format == "safetensors":
+        yield ("save", "save_format"), "a full fine-tune is written as a diffusers folder"
+
+
 def compare_save(save: SaveSection, train: TrainSection) -> Iterator[Remarked]:
     """What may surprise about `save`."""
     if save.save_every > train.steps and "save_every" in save.model_fields_set:

@@ -15,7 +15,7 @@ from toolkit.config.errors import Problem
 from toolkit.config.explain import Described
 from toolkit.config.plugins import ModelPlugin, NetworkPlugin
 from toolkit.config.section import Remarked
-from toolkit.config.sections.dataset import IMAGE_ENDINGS, DatasetSection
+from toolkit.config.sections.dataset import CACHE_FOLDERS, IMAGE_ENDINGS, DatasetSection
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
 from toolkit.registry import ROOT
@@ -55,7 +55,7 @@ def check_folders(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
 def pictures(folder: Path) -> Iterator[Path]:
     """The pictures below a folder; hidden and cache folders are left out."""
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in CACHE_FOLDERS)
         for name in sorted(names):
             if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not name.startswith("."):
                 yield Path(parent, name)

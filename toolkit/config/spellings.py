@@ -187,6 +187,8 @@ SPELLINGS: tuple[Spelling, ...] = (
 )  # fmt: skip
 
 MEANT = {
+    "learning_rate": "belongs to train.lr",
+    "train.learning_rate": "belongs to train.lr",
     "model.vae": "belongs to model.vae_path",
     "model.device_map": "see model.layer_offloading and model.low_vram",
     "model.max_memory": "see model.layer_offloading and model.low_vram",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -49,7 +50,8 @@ def sections(section: type[Section], data: Any, path: KeyPath = ()) -> Iterator[
     """Every section that `data` fills in, from the outside in: its path, its class, its keys."""
     if not isinstance(data, Mapping):
         return
-    yield path, section, data
+    if not inspect.isabstract(section):  # the base stands in for a plugin that was not found
+        yield path, section, data
     for key, field in section.model_fields.items():
         value = data.get(key)
         if value is None:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from toolkit.config.sections.dataset import CACHE_FOLDERS, IMAGE_ENDINGS
 from toolkit.data.image import BrokenImage, read_size
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif"})
 # pictures and films that a user may believe to be part of the data set
 UNREAD = frozenset(
     {".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".tif", ".tiff", ".mp4", ".mov", ".webm", ".mkv"}
 )
-CACHE_FOLDERS = frozenset({"_controls", "_latent_cache", "_t_e_cache", "_clip_vision_cache"})
 FROM_FILE_NAME = "filename"
 
 
@@ -60,9 +59,9 @@ def scan(folder: Path | str, caption_ext: str = ".txt", strict: bool = False, nu
     if not folder.is_dir():
         raise ValueError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     paths = sorted(_files(folder), key=lambda path: path.relative_to(folder).as_posix())
-    pictures = [path for path in paths if path.suffix.lower() in EXTENSIONS]
+    pictures = [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS]
     if not pictures:
-        raise ValueError(f"{folder}: no image found ({', '.join(sorted(EXTENSIONS))}){_unread(paths)}")
+        raise ValueError(f"{folder}: no image found ({', '.join(sorted(IMAGE_ENDINGS))}){_unread(paths)}")
     with ThreadPoolExecutor(num_workers) as pool:
         found = list(pool.map(lambda path: _read(folder, path, caption_ext), pictures))
     broken = [str(result) for result in found if isinstance(result, BrokenImage)]

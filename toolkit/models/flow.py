@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,13 @@ def linear_mu(tokens: int, scheduler: Mapping[str, Any]) -> float:
     base, top = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
     slope = (top - base) / (high - low)
     return tokens * slope + (base - slope * low)
+
+
+def shift_mu(tokens: int, scheduler: Mapping[str, Any]) -> float:
+    """mu of the checkpoint's shift: by size, or fixed (exp(mu) = shift) where the scheduler does not shift by size."""
+    if scheduler.get("use_dynamic_shifting"):
+        return linear_mu(tokens, scheduler)
+    return math.log(scheduler.get("shift", 1.0))
 
 
 def flow_steps(steps: int, tokens: int, scheduler: Mapping[str, Any]) -> dict[str, Any]:

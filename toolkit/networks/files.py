@@ -11,9 +11,8 @@ from safetensors.torch import save_file
 
 
 def fold_alpha(down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(A, B) with scale = alpha / rank multiplied in, half into each, so that readers that know no alpha are right."""
-    root = abs(scale) ** 0.5
-    return down * root, up * (root if scale >= 0 else -root)
+    """(A, B) with scale = alpha / rank > 0 multiplied in, its root into each: right for readers that know no alpha."""
+    return down * scale**0.5, up * scale**0.5
 
 
 def write_weights(

@@ -35,7 +35,7 @@ def explain(error: BaseException, context: Mapping[str, Any]) -> str | None:
     """Return one sentence on what happened and which key to change, or None if this error is not known here.
 
     `context` says what the run was doing, as far as the caller knows: step, batch_size, resolution, quantize,
-    gradient_checkpointing, low_vram, optimizer, folder, model.
+    gradient_checkpointing, optimizer, folder, model.
     """
     for cause in _chain(error):
         hint = getattr(cause, "hint", None)
@@ -69,8 +69,6 @@ def _smaller(context: Mapping[str, Any]) -> str:
         )
     if context.get("quantize") is False:
         return "set model.quantize: true"
-    if context.get("low_vram") is False:
-        return "set model.low_vram: true"
     if context.get("optimizer") == "adamw":
         return "set train.optimizer: adamw8bit"
     resolution = context.get("resolution")

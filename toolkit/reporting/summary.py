@@ -17,19 +17,19 @@ def summary(
     contact_sheet: Path | None = None,
     is_adapter: bool = True,
 ) -> list[str]:
-    """Return the lines; how to use the file is said of a LoRA, which `pipeline`, a class of diffusers, loads."""
+    """Return the lines; how to use the file is said of a LoRA that `pipeline`, a class of diffusers, loads."""
     lines = [f"Done: {step} steps in {format_duration(seconds)}.", f"Weights: {weights}"]
     if contact_sheet is not None:
         lines.append(f"Contact sheet: {contact_sheet}")
     if samples_dir is not None:
         lines.append(f"Pictures: {samples_dir}")
-    if not is_adapter:
+    if not is_adapter or not pipeline:
         return lines
     return [
         *lines,
         "",
         "Use it in Python:",
-        *_python(weights, base_model, pipeline or "DiffusionPipeline", trigger),
+        *_python(weights, base_model, pipeline, trigger),
         "",
         f"Use it in ComfyUI: copy {weights.name} to ComfyUI/models/loras/ and choose it in a LoRA loader.",
     ]

@@ -162,7 +162,7 @@ class Feed:
             image=item.record.sha,
             size=item.size,
             flips=[item.flip_x, item.flip_y],
-            box=item.box(),
+            box=item.box(self.context.seed),
             background=self.data.backgrounds[item.dataset],
             vae=self._vae,
             dtype=str(self.context.dtype),

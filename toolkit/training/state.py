@@ -105,7 +105,7 @@ def read_state(path: Path) -> dict[str, Any]:
         if broken:
             raise zipfile.BadZipFile(f"bad checksum of {broken}")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise StateError(f"it is damaged ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict) or content.get("aitk_state") != FORMAT:
         raise StateError("it was not written by this version of aitk")

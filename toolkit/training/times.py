@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.models.flow import linear_mu
+from toolkit.models.flow import shift_mu
 
 Quantile = Callable[[Tensor, float], Tensor]
 
@@ -30,7 +30,7 @@ def logit_normal(p: Tensor, mu: float) -> Tensor:
 
 
 def shifted(p: Tensor, mu: float) -> Tensor:
-    """Uniform times shifted toward noise by exp(mu), more for larger images (Esser et al., 2024, section 5.3.2)."""
+    """Uniform times shifted toward noise by exp(mu), as the checkpoint samples (Esser et al., 2024, section 5.3.2)."""
     return math.exp(mu) / (math.exp(mu) + (1 / p.clamp(min=1e-7) - 1))
 
 
@@ -61,7 +61,7 @@ class Times:
     def draw(self, u: Tensor, tokens: int, scheduler: Mapping[str, Any]) -> Tensor:
         """u [B], uniform -> t [B] for latents of `tokens` image tokens."""
         q = self.low + (self.high - self.low) * RANKS[self.emphasis](u)
-        return QUANTILES[self.kind](1 - q, linear_mu(tokens, scheduler))
+        return QUANTILES[self.kind](1 - q, shift_mu(tokens, scheduler))
 
     def weight(self, t: Tensor) -> Tensor:
         """Factor of the loss at t [B]; its mean over uniform t is 1."""

@@ -153,10 +153,3 @@ def test_choices_that_work_are_those_of_the_training_library() -> None:
 
     assert set(WORKING_CHOICES["timestep_type"]) == set(QUANTILES)
     assert TrainSection.model_fields["content_or_style"].annotation == Literal[tuple(RANKS)]  # type: ignore[valid-type]
-
-
-def test_picture_endings_are_those_of_the_data_library() -> None:
-    from toolkit.config.sections.dataset import IMAGE_ENDINGS
-    from toolkit.data.scan import EXTENSIONS
-
-    assert IMAGE_ENDINGS == EXTENSIONS

@@ -28,7 +28,6 @@ GPU_FULL = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20
         ({"gradient_checkpointing": False, "batch_size": 4}, "train.gradient_checkpointing: true"),
         ({"gradient_checkpointing": True, "batch_size": 4}, "train.batch_size (now 4)"),
         ({"batch_size": 1, "quantize": False}, "model.quantize: true"),
-        ({"batch_size": 1, "quantize": True, "low_vram": False}, "model.low_vram: true"),
         ({"batch_size": 1, "optimizer": "adamw"}, "train.optimizer: adamw8bit"),
         ({"batch_size": 1, "resolution": [512, 1024]}, "datasets.resolution (now [512, 1024])"),
         ({}, "datasets.resolution"),

@@ -9,6 +9,7 @@ from toolkit.config.choice import load_plugin
 from toolkit.config.document import Document
 from toolkit.config.errors import ConfigError, KeyPath, Problem, join
 from toolkit.config.names import suggestion
+from toolkit.config.reading.environment import Environment, has_reference
 from toolkit.config.reading.text import parse_value
 from toolkit.config.spellings import is_spelling
 from toolkit.config.walk import first_unknown
@@ -27,11 +28,16 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
             continue
         path: KeyPath = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
         try:
-            value = parse_value(value_text)
-        except ConfigError:
+            value = parse_value(value_text, Environment())
+        except ConfigError as error:
+            if has_reference(value_text):
+                document.problems.append(Problem(where, "", error.problems[0].message))
+                continue
             value = value_text
         for place in _places(document, path, where):
             _put(document, place, value, where)
+            if has_reference(value_text):
+                document.secrets[place] = value_text
 
 
 def _places(document: Document, path: KeyPath, where: str) -> list[KeyPath]:

@@ -66,9 +66,12 @@ def parse(text: str, source: str, environment: Environment, language: str = "YAM
     return parsed
 
 
-def parse_value(text: str) -> Any:
-    """One value, as it would stand behind a key."""
-    return parse(text, "", Environment({})).data
+def parse_value(text: str, environment: Environment | None = None) -> Any:
+    """One value, as it would stand behind a key. Raises ConfigError if a variable of the environment is not set."""
+    parsed = parse(text, "", environment or Environment({}))
+    if parsed.complaints:
+        raise ConfigError([Problem("", "", message) for _, _, message in parsed.complaints])
+    return parsed.data
 
 
 class _Builder:

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from toolkit.config.section import Remarked, Section, idle, planned, works
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif"})
+CACHE_FOLDERS = frozenset({"_controls", "_latent_cache", "_t_e_cache", "_clip_vision_cache"})
+"""Folders that ai-toolkit puts beside the pictures; what is in them is no part of the data set."""
 Side = Annotated[int, Field(ge=16)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -69,7 +71,7 @@ class DatasetSection(Section):
     cache_clip_vision_to_disk: bool = planned(False, "Cache embeddings of CLIP images.")
     cache_latents_num_workers: int | None = idle(None, "pictures are encoded in the main process")
     load_image_when_caching_latents: bool = idle(False, "pictures are not needed once latents are cached")
-    num_workers: int = works(2, "Worker processes that load pictures; the first data set decides for all.", ge=0)
+    num_workers: int = works(2, "Threads that load pictures; the first data set decides for all.", ge=0)
     prefetch_factor: int = works(2, "Batches that each worker keeps ready.", ge=1)
     fast_image_size: bool = idle(False, "sizes are always read from headers", ui=True)
 

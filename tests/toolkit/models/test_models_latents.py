@@ -1,0 +1,71 @@
+"""Packing, position ids and size-dependent schedules are those of diffusers' FLUX pipeline."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+from toolkit.models.flow import flow_steps, linear_mu
+from toolkit.models.latents import grid_ids, mode, pack, scale_shift, unpack
+from toolkit.models.text import rows
+from toolkit.models.tiny import fill_zeros
+
+
+def test_pack_is_diffusers_and_unpack_inverts_it():
+    latents = torch.randn(2, 4, 6, 10)
+    torch.testing.assert_close(pack(latents), FluxPipeline._pack_latents(latents, 2, 4, 6, 10), rtol=0, atol=0)
+    torch.testing.assert_close(unpack(pack(latents), 6, 10), latents, rtol=0, atol=0)
+    small = torch.randn(1, 3, 8, 4)
+    assert pack(small, 4).shape == (1, 2, 48)
+    torch.testing.assert_close(unpack(pack(small, 4), 8, 4, 4), small, rtol=0, atol=0)
+
+
+def test_grid_ids_are_diffusers():
+    wanted = FluxPipeline._prepare_latent_image_ids(1, 3, 5, "cpu", torch.float32)
+    torch.testing.assert_close(grid_ids(3, 5), wanted, rtol=0, atol=0)
+    assert (grid_ids(3, 5, first=2)[:, 0] == 2).all()
+
+
+@pytest.mark.parametrize("config", [{}, {"base_image_seq_len": 64, "max_image_seq_len": 512, "max_shift": 2.0}])
+def test_mu_is_diffusers(config: dict[str, float]):
+    given = (config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096), 0.5)
+    for tokens in (16, 256, 1000, 4096, 9000):
+        assert linear_mu(tokens, config) == pytest.approx(
+            calculate_shift(tokens, *given, config.get("max_shift", 1.15))
+        )
+
+
+def test_flow_steps_suit_the_scheduler():
+    dynamic = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    dynamic.set_timesteps(**flow_steps(4, 4096, dynamic.config))
+    shifted = np.exp(1.15) / (np.exp(1.15) + 1 / np.linspace(1, 0.25, 4) - 1)
+    np.testing.assert_allclose(dynamic.sigmas[:-1], shifted, atol=1e-6)
+
+    static = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    assert "mu" not in flow_steps(4, 4096, static.config)
+    static.set_timesteps(**flow_steps(4, 4096, static.config))
+    np.testing.assert_allclose(static.sigmas, [1, 0.75, 0.5, 0.25, 0], atol=1e-6)
+
+
+def test_a_vae_may_have_no_shift_and_no_distribution():
+    assert scale_shift(SimpleNamespace(config=SimpleNamespace(scaling_factor=2.0, shift_factor=None))) == (2.0, 0.0)
+    assert mode(SimpleNamespace(latent=5)) == 5
+
+
+def test_rows_do_not_share_memory():
+    batch = torch.zeros(2, 3)
+    one, other = rows(text=batch)
+    one["text"].fill_(1)
+    assert not other["text"].any() and not batch.any()
+
+
+def test_fill_zeros_leaves_what_is_not_zero():
+    layer = torch.nn.Linear(3, 3)
+    torch.nn.init.zeros_(layer.bias)
+    weight = layer.weight.detach().clone()
+    assert fill_zeros(layer).bias.all() and torch.equal(layer.weight, weight)

@@ -1,0 +1,86 @@
+"""Training times follow their closed forms; emphasis and limits act on the rank in noise; weights have mean 1."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+
+from toolkit.training.times import Times, bell
+
+U = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+"""Stands for all uniform numbers."""
+QUANTILES = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
+TOKENS = 1024
+
+
+def quantiles(times: Times, tokens: int = TOKENS) -> list[float]:
+    return torch.quantile(times.draw(U, tokens, {}), QUANTILES).tolist()
+
+
+def mu(tokens: int) -> float:
+    return 0.5 + (tokens - 256) * (1.15 - 0.5) / (4096 - 256)
+
+
+@pytest.mark.parametrize("kind", ["linear", "weighted"])
+def test_uniform(kind: str):
+    assert quantiles(Times(kind)) == pytest.approx(QUANTILES.tolist(), abs=1e-3)
+
+
+def test_sigmoid_is_logit_normal():
+    wanted = [1 / (1 + math.exp(-NormalDist().inv_cdf(p))) for p in QUANTILES.tolist()]
+    assert quantiles(Times("sigmoid")) == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [256, TOKENS, 4096])
+@pytest.mark.parametrize("kind", ["shift", "flux_shift"])
+def test_shift_follows_the_size(kind: str, tokens: int):
+    a = math.exp(mu(tokens))
+    wanted = [a * p / (1 + (a - 1) * p) for p in QUANTILES.tolist()]
+    assert quantiles(Times(kind), tokens) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_shift_reads_the_scheduler():
+    config = {"base_shift": 2.0, "max_shift": 2.0}
+    found = Times("shift").draw(torch.tensor([0.5], dtype=torch.float64), TOKENS, config)
+    assert found.item() == pytest.approx(math.exp(2) / (math.exp(2) + 1))
+
+
+def test_content_is_early_noise_and_style_late():
+    # rank in noise u^3 (0 is the noisiest), or 1 - u^3
+    content, style = (quantiles(Times("linear", emphasis)) for emphasis in ("content", "style"))
+    assert content == pytest.approx([1 - (1 - p) ** 3 for p in QUANTILES.tolist()], abs=1e-3)
+    assert style == pytest.approx([p**3 for p in QUANTILES.tolist()], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "linear", "shift"])
+def test_limits_cut_the_rank_in_noise(kind: str):
+    everything = Times(kind).draw(U, TOKENS, {})
+    noisy, clean = (Times(kind, low=low, high=high).draw(U, TOKENS, {}) for low, high in ((0, 0.25), (0.75, 1)))
+    quarters = torch.quantile(everything, torch.tensor([0.25, 0.75], dtype=torch.float64))
+    assert noisy.min() >= quarters[1] - 1e-3 and clean.max() <= quarters[0] + 1e-3
+    assert noisy.max() == pytest.approx(everything.max().item(), abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "linear", "weighted", "shift", "flux_shift"])
+@pytest.mark.parametrize("emphasis", ["balanced", "content", "style"])
+def test_the_ends_are_finite_times(kind: str, emphasis: str):
+    ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    t = Times(kind, emphasis).draw(ends, TOKENS, {})
+    assert t.isfinite().all() and t.min() >= 0 and t.max() <= 1 and t.dtype == torch.float64
+
+
+def test_the_bell_counts_the_middle_most_and_has_mean_one():
+    weight = bell(U)
+    assert weight.mean().item() == pytest.approx(1, abs=1e-6)
+    assert weight.argmax().item() in (9_999, 10_000)
+    ends = bell(torch.tensor([0.0, 1.0, 0.3, 0.7], dtype=torch.float64))
+    assert ends[:2].abs().max() < 1e-12 and ends[2] == pytest.approx(ends[3].item())
+
+
+def test_only_weighted_weighs():
+    assert torch.equal(Times("weighted").weight(U), bell(U))
+    for kind in ("sigmoid", "linear", "shift"):
+        assert (Times(kind).weight(U) == 1).all()
