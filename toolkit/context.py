@@ -36,11 +36,13 @@ def make_context(device: str, dtype: str, seed: int) -> Context:
     from accelerate import PartialState
 
     chosen = _best_device() if device == "auto" else torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device: {device} was asked for, but torch {torch.__version__} sees no CUDA device; use `device: auto`, "
-            "or install a CUDA build of torch (see `aitk doctor`)"
+            f"device: {device} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "devices; use `device: auto`, or install a CUDA build of torch (see `aitk doctor`)"
         )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device: {device} was asked for, but torch {torch.__version__} sees no Apple GPU")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     state = PartialState(cpu=chosen.type == "cpu")

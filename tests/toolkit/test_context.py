@@ -1,4 +1,4 @@
-"""Where a run computes: devices that this machine lacks are refused, precision is by name, a seed is always there."""
+"""Where a run computes: devices that this machine lacks are refused, precision is by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ def test_precision_is_by_name(name: str):
     assert (context.rank, context.world) == (0, 1)
 
 
-def test_without_a_seed_every_run_is_the_same():
-    assert make_context("cpu", "fp32", 7).seed == 7
-    assert make_context("cpu", "fp32", 0).seed == 0
-
-
 def test_auto_takes_the_best_device():
     found = make_context("auto", "fp32", 1).device.type
     if torch.cuda.is_available():
@@ -33,8 +28,14 @@ def test_auto_takes_the_best_device():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_missing_gpu_is_said():
-    with pytest.raises(ValueError, match=r"device: cuda:0 was asked for, .* sees no CUDA device; use `device: auto`"):
+    with pytest.raises(ValueError, match=r"device: cuda:0 was asked for, .* sees 0 CUDA devices; use `device: auto`"):
         make_context("cuda:0", "bf16", 1)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has an Apple GPU")
+def test_a_missing_apple_gpu_is_said():
+    with pytest.raises(ValueError, match="sees no Apple GPU"):
+        make_context("mps", "bf16", 1)
 
 
 def test_autocast_computes_in_the_precision_of_the_run(cpu: Context):

@@ -88,11 +88,11 @@ def run_jobs(jobs: list[Job], recover: bool, log_file: LogFile | None) -> int:
 
 def describe(error: BaseException) -> str:
     """An error as one sentence: what to do about it if that is known; else its text, with its class if it needs one."""
-    known = explain(error, {})
+    known = str(error) if isinstance(error, RunFailed) else explain(error, {})
     if known is not None:
         return known
     text = "; ".join(" ".join(line.split()) for line in str(error).splitlines() if line.strip()) or "no reason given"
-    return text if type(error) in (ValueError, RuntimeError, RunFailed) else f"{type(error).__name__}: {text}"
+    return text if type(error) in (ValueError, RuntimeError) else f"{type(error).__name__}: {text}"
 
 
 def _report(job: Job, error: Exception, log_file: LogFile | None) -> None:

@@ -46,13 +46,11 @@ def make_parts(
     prepared: dict[str, Callable[[Any], Any]] = {denoiser: prepare}
     if quantize_texts:
         prepared |= {text_encoders[-1]: lambda module: quantize(module, model.qtype_te, context.device)}
-    return Parts(
-        Source(model.name_or_path, {name: root for name, root in overrides.items() if root}),
-        context.device,
-        context.dtype,
-        dtypes=_dtypes(model, text_encoders),
-        prepare=prepared,
-    )
+    source = Source(model.name_or_path, {name: root for name, root in overrides.items() if root})
+    dtypes = _dtypes(model, text_encoders)
+    if context.dtype == torch.float16 and source.config("vae").get("force_upcast"):
+        dtypes.setdefault("vae", torch.float32)  # it overflows in fp16, says its configuration
+    return Parts(source, context.device, context.dtype, dtypes=dtypes, prepare=prepared)
 
 
 def _dtypes(model: ModelPlugin, text_encoders: tuple[str, ...]) -> dict[str, torch.dtype]:

@@ -47,5 +47,6 @@ class FullWeights:
     @torch.no_grad()
     def read(self, path: Path) -> None:
         """Load a folder that `write` wrote."""
-        saved = type(self.module).from_pretrained(path / self.subfolder).state_dict()
+        with without_bars():
+            saved = type(self.module).from_pretrained(path / self.subfolder).state_dict()
         self.module.load_state_dict(saved)

@@ -97,13 +97,15 @@ class Feed:
     def encode_pictures(self, items: Sequence[Item], cache: RowCache, bar: Bar, problems: list[str]) -> set[str]:
         """Put the latents of `items` into `cache`; returns the ids of those that cannot be read."""
         missing = [item for item in items if self.image_key(item) not in cache]
+        # repeats share a row
+        num_rows = len({self.image_key(item) for item in missing})
         if not missing:
             return set()
         dropped: set[str] = set()
         with (
             self.family.parts.using(*self.family.needs["encode_image"]),
             torch.no_grad(),
-            bar("encoding images", len(missing)) as advance,
+            bar("encoding images", num_rows) as advance,
         ):
             for number, background in enumerate(self.data.backgrounds):
                 dropped |= set(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from toolkit.config import get_config, load, validate
+from toolkit.config import get_config, load, to_yaml, validate
 
 Problems = Callable[..., list[str]]
 
@@ -96,3 +96,18 @@ def test_an_override_replaces_a_secret(folder: Path, minimal: str, monkeypatch: 
 def test_get_config_needs_no_valid_config(folder: Path) -> None:
     Path("job.yaml").write_text("job: whatever\nconfig: {name: x, process: [{type: their_own, 1: 2}]}\n")
     assert get_config("job.yaml")["job"] == "whatever"
+
+
+def test_an_override_may_name_the_environment(
+    folder: Path, minimal: str, monkeypatch: pytest.MonkeyPatch, problems: Problems
+) -> None:
+    monkeypatch.setenv("RESULTS", "my_results")
+    Path("job.yaml").write_text(minimal, encoding="utf-8")
+    overrides = ["training_folder=${RESULTS}", "train.steps=${STEPS_OF_NOBODY:-7}"]
+    config = validate(load("job.yaml", None, overrides))
+    process: Any = config.processes[0]
+    assert (process.training_folder, process.train.steps) == ("my_results", 7)
+    # like a value of the file, it stays a reference in what is saved
+    assert "training_folder: ${RESULTS}" in to_yaml(config)
+    found = problems(minimal, "training_folder=${NOBODY_SET_THIS}")
+    assert any("--set training_folder=${NOBODY_SET_THIS}" in line and "is not set" in line for line in found)

@@ -44,6 +44,7 @@ def test_pictures_of_two_sizes_are_refused_and_have_two_signatures():
     with pytest.raises(ValueError, match=r"reference\.0"):
         collate([small, large])
     assert signature(small) != signature(large)
+    assert signature(row(control=torch.zeros(4, 2, 2))) != signature(row(control=torch.zeros(5, 2, 2)))
 
 
 def test_signature_ignores_only_the_number_of_tokens():
@@ -72,7 +73,7 @@ def test_to_casts_floats_and_leaves_integers():
 
 
 def test_given_frames_replace_the_first_ones():
-    noisy, given = torch.zeros(2, 4, 3, 2, 2), torch.ones(2, 4, 1, 2, 2, dtype=torch.bfloat16)
+    noisy, given = torch.zeros(2, 4, 3, 2, 2, dtype=torch.bfloat16), torch.ones(2, 4, 1, 2, 2)
     held = hold(noisy, Conditions({"given": given}))
     assert held.shape == noisy.shape and held.dtype == noisy.dtype
     assert (held[:, :, 0] == 1).all() and not held[:, :, 1:].any() and not noisy.any()

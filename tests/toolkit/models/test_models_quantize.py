@@ -130,6 +130,16 @@ def test_precision_is_per_part(tiny_flux: Path):
     }
 
 
+def test_a_vae_that_overflows_in_fp16_is_kept_in_fp32(tiny_flux: Path):
+    names = {"text_encoders": ("text_encoder", "text_encoder_2"), "tokenizers": ("tokenizer", "tokenizer_2")}
+    for dtype, wanted in ((torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16)):
+        context = Context(CPU, dtype, seed=1)
+        parts = make_parts(flux_config(tiny_flux), context, denoiser="transformer", **names, checkpointing=False)
+        assert parts.source.config("vae")["force_upcast"]
+        with parts.using("vae"):
+            assert parts["vae"].dtype == wanted
+
+
 @pytest.mark.parametrize(
     ("keys", "wanted"),
     [

@@ -60,9 +60,10 @@ def test_the_network_sees_the_path_at_the_drawn_times():
 
 
 def test_the_number_of_2x2_tokens_shifts_the_times():
-    batch, family = batch_of(), Constant()
+    scheduler = {"use_dynamic_shifting": True}
+    batch, family = batch_of(), Constant(facts=replace(FACTS, scheduler=scheduler))
     loss(family, batch, Times("shift"))
-    wanted = Times("shift").draw(batch.u, 6 * 8 // 4, {})
+    wanted = Times("shift").draw(batch.u, 6 * 8 // 4, scheduler)
     assert torch.equal(family.t, wanted)
 
 

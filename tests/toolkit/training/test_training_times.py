@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
+from toolkit.models.flow import flow_steps
 from toolkit.training.times import Times, bell
 
 U = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
 """Stands for all uniform numbers."""
 QUANTILES = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
 TOKENS = 1024
+DYNAMIC = {"use_dynamic_shifting": True}
 
 
 def quantiles(times: Times, tokens: int = TOKENS) -> list[float]:
-    return torch.quantile(times.draw(U, tokens, {}), QUANTILES).tolist()
+    return torch.quantile(times.draw(U, tokens, DYNAMIC), QUANTILES).tolist()
 
 
 def mu(tokens: int) -> float:
@@ -42,10 +46,12 @@ def test_shift_follows_the_size(kind: str, tokens: int):
     assert quantiles(Times(kind), tokens) == pytest.approx(wanted, abs=1e-3)
 
 
-def test_shift_reads_the_scheduler():
-    config = {"base_shift": 2.0, "max_shift": 2.0}
-    found = Times("shift").draw(torch.tensor([0.5], dtype=torch.float64), TOKENS, config)
-    assert found.item() == pytest.approx(math.exp(2) / (math.exp(2) + 1))
+@pytest.mark.parametrize("config", [{}, {"shift": 3.0}, {**DYNAMIC, "shift": 3.0}, {**DYNAMIC, "base_shift": 0.9}])
+def test_shift_is_that_of_the_checkpoints_sampler(config: dict[str, Any]):
+    scheduler = FlowMatchEulerDiscreteScheduler(**config)
+    scheduler.set_timesteps(**flow_steps(8, TOKENS, scheduler.config))
+    found = Times("shift").draw(torch.linspace(0, 7 / 8, 8, dtype=torch.float64), TOKENS, scheduler.config)
+    torch.testing.assert_close(found.float(), scheduler.sigmas[:-1])
 
 
 def test_content_is_early_noise_and_style_late():
@@ -57,8 +63,8 @@ def test_content_is_early_noise_and_style_late():
 
 @pytest.mark.parametrize("kind", ["sigmoid", "linear", "shift"])
 def test_limits_cut_the_rank_in_noise(kind: str):
-    everything = Times(kind).draw(U, TOKENS, {})
-    noisy, clean = (Times(kind, low=low, high=high).draw(U, TOKENS, {}) for low, high in ((0, 0.25), (0.75, 1)))
+    everything = Times(kind).draw(U, TOKENS, DYNAMIC)
+    noisy, clean = (Times(kind, low=low, high=high).draw(U, TOKENS, DYNAMIC) for low, high in ((0, 0.25), (0.75, 1)))
     quarters = torch.quantile(everything, torch.tensor([0.25, 0.75], dtype=torch.float64))
     assert noisy.min() >= quarters[1] - 1e-3 and clean.max() <= quarters[0] + 1e-3
     assert noisy.max() == pytest.approx(everything.max().item(), abs=1e-2)
@@ -68,7 +74,7 @@ def test_limits_cut_the_rank_in_noise(kind: str):
 @pytest.mark.parametrize("emphasis", ["balanced", "content", "style"])
 def test_the_ends_are_finite_times(kind: str, emphasis: str):
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    t = Times(kind, emphasis).draw(ends, TOKENS, {})
+    t = Times(kind, emphasis).draw(ends, TOKENS, DYNAMIC)
     assert t.isfinite().all() and t.min() >= 0 and t.max() <= 1 and t.dtype == torch.float64
 
 
