@@ -1,6 +1,9 @@
-"""Builds the embedded FLUX.1 pipeline up to the point where this program trains its denoiser.
+"""Builds the embedded FLUX.1 pipeline up to the point where this program trains its denoiser, and puts that in after.
 
-    python scripts/build_tiny_flux.py OUT --seed 0
+    python scripts/build_tiny_flux.py output/tiny-flux-untrained
+    aitk run config/examples/train_tiny_flux.yaml
+    python scripts/build_tiny_flux.py toolkit/assets/tiny-flux --vae output/tiny-flux-untrained/vae \
+        --transformer output/tiny_flux/tiny_flux/transformer
 
 Every part is of the real diffusers and transformers class, only small: the VAE is trained here on drawn pictures, both
 text encoders are random and stay so, and the denoiser is initialized. The same seed gives the same folder on the same
@@ -110,6 +113,14 @@ def suit_older_transformers(pipeline: FluxPipeline, folder: Path) -> None:
     save_file(tensors, weights, metadata={"format": "pt"})
 
 
+def forget_where_parts_came_from(folder: Path) -> None:
+    """Drop the paths that diffusers notes in the configurations."""
+    for path in folder.glob("*/config.json"):
+        settings = json.loads(path.read_text())
+        if settings.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
 def main() -> None:
     """Read the command line, build, save in half precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,6 +129,7 @@ def main() -> None:
     parser.add_argument(
         "--vae-steps", type=int, default=2700, help="default: %(default)s, about 15 minutes on one core"
     )
+    parser.add_argument("--transformer", type=Path, help="take this trained denoiser: the finished pipeline")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -126,10 +138,13 @@ def main() -> None:
     else:
         vae = build_vae(chosen.vae_steps, chosen.seed)
     pipeline = build_pipeline(vae, chosen.seed)
+    if chosen.transformer:
+        pipeline.transformer = FluxTransformer2DModel.from_pretrained(chosen.transformer)
     for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.transformer):
         part.half()
     pipeline.save_pretrained(chosen.out)
     suit_older_transformers(pipeline, chosen.out)
+    forget_where_parts_came_from(chosen.out)
     megabytes = sum(path.stat().st_size for path in chosen.out.rglob("*") if path.is_file()) / 1e6
     print(f"{chosen.out}: {megabytes:.1f} MB, {pipeline.transformer.num_parameters() / 1e6:.2f} M in the denoiser")
 

@@ -94,7 +94,7 @@ class SdTrainerProcess:
 
             loggers = stack.enter_context(open_loggers(self.folder, config.logging, config.log_dir, state.step))
             progress = stack.enter_context(Progress(config.train.steps, state.step, self.job.name))
-            stop = stack.enter_context(StopFlag(progress.note))
+            stop = stack.enter_context(StopFlag())
             reader = LossReader(context.device)
             save = self._save_hook(family, context, reader, text_hash(resolved))
             pictures.prepare(feed, loggers, progress)

@@ -146,15 +146,15 @@ def training(tiny_flux: Path, noise_folder: Path, tmp_path: Path, quick_gc: None
 
 
 class _Watched(io.TextIOBase):
-    """Passes text on, and calls `act` when one of `texts` is in it, each once and in this order."""
+    """Passes text on, and calls `act` when `awaited` is in it for the first time."""
 
-    def __init__(self, stream: Any, texts: tuple[str, ...], act: Callable[[], None]) -> None:
-        self._stream, self._texts, self._act = stream, list(texts), act
+    def __init__(self, stream: Any, awaited: str, act: Callable[[], None]) -> None:
+        self._stream, self._awaited, self._act = stream, awaited, act
 
     def write(self, text: str) -> int:
         self._stream.write(text)
-        if self._texts and self._texts[0] in text:
-            del self._texts[0]
+        if self._awaited and self._awaited in text:
+            self._awaited = ""
             self._act()
         return len(text)
 
@@ -163,8 +163,12 @@ class _Watched(io.TextIOBase):
 
 
 @contextmanager
-def _signal_at(*texts: str, number: int = signal.SIGINT) -> Iterator[None]:
-    with redirect_stdout(_Watched(sys.stdout, texts, lambda: os.kill(os.getpid(), number))):
+def _signal_at(text: str, number: int = signal.SIGINT, times: int = 1) -> Iterator[None]:
+    def act() -> None:
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+
+    with redirect_stdout(_Watched(sys.stdout, text, act)):
         yield
 
 

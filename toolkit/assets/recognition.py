@@ -4,20 +4,17 @@ Colors are judged by region and shapes by template, on pictures that `toolkit/as
 `toolkit/assets/mochi.py` drew or that a model generated, through the soft blur of a VAE.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from toolkit.assets import mochi, shapes
 from toolkit.assets.shapes import Spec
+from toolkit.assets.template import Array, Fit, Templates, best_of, make_templates
 
-Array = NDArray[np.float32]
-
-TEMPLATE_SIDE = 32
 BORDER = 4
 """Pixels along the edge that no shape reaches."""
 
@@ -67,15 +64,10 @@ def recognize(image: Image.Image) -> Finding:
     figure = figure_color(pixels, ground)
     if figure is None:
         return Finding(None, None, background, None)
-    color = nearest_color(figure)
-    cover = coverage(pixels, ground, figure)
-    bounds = bounding_box(cover)
-    if bounds is None:
-        return Finding(color, None, background, None)
-    left, top, right, bottom = bounds
-    size = "large" if (right - left + bottom - top) / 2 > sum(shapes.EXTENTS.values()) / 2 else "small"
-    shape = best_template(cover, bounds) if is_flat(pixels, ground, figure) else None
-    return Finding(color, shape, background, size)
+    (shape, fit), (_, second) = best_of(outlined(coverage(pixels, ground, figure)), shape_templates())[:2]
+    is_plain = fit.overlap > 0.8 and fit.overlap > second.overlap + 0.02 and is_flat(pixels, ground, figure)
+    size = "large" if fit.extent > sum(shapes.EXTENTS.values()) / 2 else "small"
+    return Finding(nearest_color(figure), shape if is_plain else None, background, size)
 
 
 def recognize_mochi(image: Image.Image) -> MochiFinding:
@@ -83,12 +75,11 @@ def recognize_mochi(image: Image.Image) -> MochiFinding:
     pixels = pixels_of(image)
     ground = ground_color(pixels)
     background = nearest_color(ground)
-    cover = is_pinkish(pixels, ground)
-    bounds = bounding_box(cover)
-    if background is None or bounds is None:
+    skin = skin_of(pixels, ground)
+    if background is None or skin.sum() < 60:
         return MochiFinding(background, False, False, False)
-    skin = crop(cover, bounds)
-    return MochiFinding(background, has_head(skin, bounds), has_ears(skin), has_eyes(pixels, skin, bounds))
+    [(_, fit)] = best_of(skin, head_templates())
+    return MochiFinding(background, fit.overlap > 0.75, has_ears(skin, fit), has_eyes(pixels, skin, fit))
 
 
 def pixels_of(image: Image.Image) -> Array:
@@ -129,6 +120,11 @@ def coverage(pixels: Array, ground: Array, figure: Array) -> Array:
     return np.clip(share, 0, 1).astype(np.float32)
 
 
+def outlined(share: Array) -> Array:
+    """0 or 1 by half coverage, where a soft edge has its outline, [H, W]."""
+    return (share > 0.5).astype(np.float32)
+
+
 def is_flat(pixels: Array, ground: Array, figure: Array) -> bool:
     """Whether nearly every pixel is the background, the figure, or a blend of both."""
     share = coverage(pixels, ground, figure)[..., None]
@@ -137,97 +133,64 @@ def is_flat(pixels: Array, ground: Array, figure: Array) -> bool:
     return float(strange.mean()) < 0.02
 
 
-def bounding_box(cover: Array) -> tuple[int, int, int, int] | None:
-    """Left, top, right and bottom of what is covered; single pixels and tiny specks do not count."""
-    solid = cover > 0.5
-    columns, rows = np.flatnonzero(solid.sum(0) > 1), np.flatnonzero(solid.sum(1) > 1)
-    if len(columns) < 10 or len(rows) < 10:
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+@cache
+def shape_templates() -> Mapping[str, Templates]:
+    """Every shape at every extent from smaller than small to larger than large."""
 
+    def drawer(shape: str) -> Callable[[float], Array]:
+        def draw(extent: float) -> Array:
+            canvas = shapes.blank((0, 0, 0))
+            shapes.paint(canvas, shape, (shapes.SIDE / 2, shapes.SIDE / 2), extent / 2, (255, 255, 255))
+            return mask_of(canvas, full=255)
 
-def crop(cover: Array, bounds: tuple[int, int, int, int]) -> Array:
-    """The part inside `bounds`, brought to the size of the templates."""
-    side = (TEMPLATE_SIDE, TEMPLATE_SIDE)
-    return np.asarray(Image.fromarray(cover).resize(side, Image.Resampling.BILINEAR, box=bounds), np.float32)
+        return draw
 
-
-def best_template(cover: Array, bounds: tuple[int, int, int, int]) -> str | None:
-    """The shape whose template overlaps best, or None where it is a close call or the outline is stretched."""
-    width, height = bounds[2] - bounds[0], bounds[3] - bounds[1]
-    if max(width, height) > 1.3 * min(width, height):
-        return None
-    cropped = crop(cover, bounds)
-    scores = {name: overlap(cropped, template) for name, template in templates().items()}
-    second, best = sorted(scores, key=lambda name: scores[name])[-2:]
-    return best if scores[best] > 0.75 and scores[best] > scores[second] + 0.08 else None
-
-
-def overlap(one: Array, other: Array) -> float:
-    """Intersection over union of two soft masks."""
-    return float(np.minimum(one, other).sum() / np.maximum(one, other).sum())
+    return {shape: make_templates(drawer(shape), range(16, 51, 2)) for shape in shapes.SHAPES}
 
 
 @cache
-def templates() -> Mapping[str, Array]:
-    """Each shape drawn alone and cropped, by name."""
-    masks = {}
-    for shape in shapes.SHAPES:
+def head_templates() -> Mapping[str, Templates]:
+    """Mochi's silhouette without the features; the extent is twice the face's radius."""
+
+    def draw(extent: float) -> Array:
         canvas = shapes.blank((0, 0, 0))
-        shapes.paint(canvas, shape, (shapes.SIDE / 2, shapes.SIDE / 2), 20, (255, 255, 255))
-        masks[shape] = cropped_mask(canvas, full=255)
-    return masks
+        mochi.paint_head(canvas, (shapes.SIDE / 2, shapes.SIDE / 2), extent / 2)
+        return mask_of(canvas, full=mochi.PINK[0])
+
+    return {"mochi": make_templates(draw, range(30, 47, 2))}
 
 
-@cache
-def head_template() -> Array:
-    """Mochi's silhouette without the features, cropped."""
-    canvas = shapes.blank((0, 0, 0))
-    mochi.paint_head(canvas, (shapes.SIDE / 2, shapes.SIDE / 2), mochi.RADIUS)
-    return cropped_mask(canvas, full=mochi.PINK[0])
+def mask_of(canvas: Image.Image, full: int) -> Array:
+    """What is painted on a black canvas with a red channel of `full`, 0 to 1."""
+    return (np.asarray(canvas.reduce(shapes.SCALE))[..., 0] / full).astype(np.float32)
 
 
-def cropped_mask(canvas: Image.Image, full: int) -> Array:
-    """What is painted on a black canvas with a red channel of `full`, as a template."""
-    cover = (np.asarray(canvas.reduce(shapes.SCALE))[..., 0] / full).astype(np.float32)
-    bounds = bounding_box(cover)
-    assert bounds is not None
-    return crop(cover, bounds)
-
-
-def is_pinkish(pixels: Array, ground: Array) -> Array:
+def skin_of(pixels: Array, ground: Array) -> Array:
     """1 where a pixel is mochi's skin rather than the background, [H, W]."""
     to_pink = np.linalg.norm(pixels - np.asarray(mochi.PINK, np.float32), axis=-1)
     to_ground = np.linalg.norm(pixels - ground, axis=-1)
     return ((to_pink < to_ground) & (to_pink < 100)).astype(np.float32)
 
 
-def has_head(skin: Array, bounds: tuple[int, int, int, int]) -> bool:
-    """Whether the silhouette is mochi's, and neither tiny nor stretched."""
-    width, height = bounds[2] - bounds[0], bounds[3] - bounds[1]
-    return width >= 20 and 0.95 < height / width < 1.45 and overlap(skin, head_template()) > 0.75
+def has_ears(skin: Array, fit: Fit) -> bool:
+    """Whether there is skin near both tips of the ears and none between them."""
+    x, y = (np.mean(mochi.EAR, axis=0) + mochi.EAR[1]) / 2
+    ears = [share(skin, fit, (side * x, y), 0.15) for side in (-1, 1)]
+    return min(ears) > 0.6 and share(skin, fit, (0, -1.25), 0.15) < 0.3
 
 
-def has_ears(skin: Array) -> bool:
-    """Whether the top of the silhouette is two tips with a gap between them."""
-    tips = skin[1:5]
-    third = TEMPLATE_SIDE // 3
-    left, gap, right = tips[:, :third], tips[:, third + 2 : -third - 2], tips[:, -third:]
-    return bool(min(left.mean(), right.mean()) > max(0.3, gap.mean() + 0.2))
-
-
-def has_eyes(pixels: Array, skin: Array, bounds: tuple[int, int, int, int]) -> bool:
-    """Whether there are two dark spots where the eyes belong, and skin between and below them."""
-    dark = crop((pixels.max(-1) < 130).astype(np.float32), bounds)
+def has_eyes(pixels: Array, skin: Array, fit: Fit) -> bool:
+    """Whether there are two dark spots where the eyes belong, and skin between them."""
+    dark = (pixels.max(-1) < 130).astype(np.float32)
     x, y, size = mochi.EYE
-    top = -min(corner[1] for corner in mochi.EAR)
-    row = round((y + top) / (1 + top) * TEMPLATE_SIDE)
-    half = round(size / 2 * TEMPLATE_SIDE / 2 * 1.5)
-    rows = slice(row - half, row + half + 1)
+    eyes = [share(dark, fit, (side * x, y), size) for side in (-1, 1)]
+    return min(eyes) > 0.3 and share(skin, fit, (0, y), 0.12) > 0.5
 
-    def column(offset: float) -> slice:
-        middle = round((1 + offset) / 2 * TEMPLATE_SIDE)
-        return slice(middle - half, middle + half + 1)
 
-    eyes = [float(dark[rows, column(side * x)].mean()) for side in (-1, 1)]
-    return min(eyes) > 0.25 and float(skin[rows, column(0)].mean()) > 0.5
+def share(mask: Array, fit: Fit, point: tuple[float, float], radius: float) -> float:
+    """How much of a disk on the face is in a mask; place and radius are in radii of the fitted face."""
+    unit = fit.extent / 2
+    rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+    distance = np.hypot(columns - fit.center[0] - point[0] * unit, rows - fit.center[1] - point[1] * unit)
+    disk = mask[distance <= radius * unit]
+    return float(disk.mean()) if disk.size else 0.0

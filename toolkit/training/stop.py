@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 
+def say_at_once(text: str) -> None:
+    """Print from a signal handler: past the buffers, which the signal may have found in the middle of a write."""
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())
+
+
 class StopFlag:
     """Set by the first SIGINT or SIGTERM; a second SIGINT raises KeyboardInterrupt at once."""
 
-    def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, tell: Callable[[str], None] = say_at_once) -> None:
         self.requested = False
         self._tell = tell
         self._kept: dict[int, Any] = {}
@@ -34,6 +41,6 @@ class StopFlag:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-        # the signal may have come in the middle of a write to the same stream, which then refuses a second one
+        # Python's streams refuse a second write while the signal interrupts a first one
         with contextlib.suppress(RuntimeError):
             self._tell("stopping: finishing this step and saving (ctrl+c again leaves without saving)")
