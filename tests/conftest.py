@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 run.hide_own_datasets()
+# a shell that starts the tests in the background has them ignore ctrl+c, and the programs that they start as well
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("family_contract")
 
 

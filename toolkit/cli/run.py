@@ -91,7 +91,7 @@ def describe(error: BaseException) -> str:
     known = str(error) if isinstance(error, RunFailed) else explain(error, {})
     if known is not None:
         return known
-    text = "; ".join(" ".join(line.split()) for line in str(error).splitlines() if line.strip()) or "no reason given"
+    text = " ".join(str(error).split()) or "no reason given"
     return text if type(error) in (ValueError, RuntimeError) else f"{type(error).__name__}: {text}"
 
 

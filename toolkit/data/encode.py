@@ -124,5 +124,5 @@ def _report(broken: Iterable[BrokenImage], problems: list[str], strict: bool) ->
     """Name every broken file once, however many items show it."""
     lines = list(dict.fromkeys(str(error) for error in broken))
     if strict and lines:
-        raise ValueError("\n".join(lines))
+        raise ValueError("; ".join(lines))
     problems += [f"{line}; left out" for line in lines]

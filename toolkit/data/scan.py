@@ -66,10 +66,10 @@ def scan(folder: Path | str, caption_ext: str = ".txt", strict: bool = False, nu
         found = list(pool.map(lambda path: _read(folder, path, caption_ext), pictures))
     broken = [str(result) for result in found if isinstance(result, BrokenImage)]
     if strict and broken:
-        raise ValueError("\n".join(broken))
+        raise ValueError("; ".join(broken))
     read = [result for result in found if not isinstance(result, BrokenImage)]
     if not read:
-        raise ValueError("\n".join([f"{folder}: none of its {len(broken)} images can be read", *broken]))
+        raise ValueError("; ".join([f"{folder}: none of its {len(broken)} images can be read", *broken]))
     records = [record for record, _ in read]
     problems = [f"{line}; left out" for line in broken] + [problem for _, problem in read if problem]
     return Scan(records, problems + _summary(folder, records, paths))

@@ -89,7 +89,7 @@ class Feed:
             dropped = self.encode_pictures(cached, self.images, bar, problems)
             self.data = self.data.without(dropped)
             if not self.data.items:
-                raise ValueError("no image is left to train on:\n" + "\n".join(problems))
+                raise ValueError("no image is left to train on: " + "; ".join(problems))
         self._encode_texts([*more_texts, *self._item_texts()], False, bar)
         self._encode_texts(["", *negative_texts], True, bar)
         return problems
