@@ -85,9 +85,8 @@ import os, sys, time
 from pathlib import Path
 from toolkit.run_lock import hold
 with hold(Path(sys.argv[1])):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if os.fork() == 0:  # the child speaks for itself, so that it has let go of what it inherited by then
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
