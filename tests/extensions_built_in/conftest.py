@@ -133,7 +133,7 @@ def training(tiny_flux: Path, noise_folder: Path, tmp_path: Path, quick_gc: None
         "device": "cpu",
         "model": {"arch": "flux", "name_or_path": str(tiny_flux)},
         "network": {"type": "lora", "linear": 2, "network_kwargs": {"only_if_contains": ["attn.to_q"]}},
-        "datasets": [{"folder_path": str(noise_folder), "resolution": 32, "cache_latents": True}],
+        "datasets": [{"folder_path": str(noise_folder), "resolution": 32, "cache_latents_to_disk": True}],
         "train": {"steps": 4, "batch_size": 2, "lr": 1e-2, "gradient_checkpointing": False},
         "save": {"dtype": "fp32"},
         "logging": {"log_every": 1},

@@ -69,7 +69,7 @@ def test_a_resumed_run_with_pictures_loads_no_text_encoder(
 
 
 def test_changing_captions_keep_the_text_encoders_unless_they_are_cached(training: Any, loads: Any) -> None:
-    for name, train, during in (("fresh", {}, TEXT), ("cached", {"cache_text_embeddings": True}, set())):
+    for name, train, during in (("cached", {"cache_text_embeddings": True}, set()), ("fresh", {}, TEXT)):
         loads.clear()
         run = training(name, train=train, sample=SAMPLE)
         dataset = {**run.process["datasets"][0], "shuffle_tokens": True}

@@ -12,8 +12,9 @@ from jobs import Stopped
 
 CASES: dict[str, dict[str, Any]] = {
     "cached": {},
-    "uncached": {"datasets": {"cache_latents": False, "num_workers": 0}},
-    "crops": {"datasets": {"cache_latents": False, "random_crop": True}},
+    "cached in memory": {"datasets": {"cache_latents_to_disk": False, "cache_latents": True}},
+    "uncached": {"datasets": {"cache_latents_to_disk": False, "num_workers": 0}},
+    "crops": {"datasets": {"cache_latents_to_disk": False, "random_crop": True}},
     "crops despite a cache": {"datasets": {"random_crop": True}},
     "captions": {"datasets": {"caption_dropout_rate": 0.4, "shuffle_tokens": True, "keep_tokens": 1}},
     "cached captions": {
@@ -58,6 +59,7 @@ def test_the_cases_above_differ(training: Any) -> None:
     for case in CASES:
         run = of_case(training, case, case.replace(" ", "_")).but(train={"steps": 2}).run()
         sums[case] = sum(tensor.double().sum().item() for tensor in run.weights().values())
+    assert sums.pop("cached in memory") == sums["cached"]
     assert sums.pop("uncached") == pytest.approx(sums["cached"], rel=1e-5)
     assert sums.pop("crops despite a cache") == sums["crops"]
     assert sums.pop("cached captions") == pytest.approx(sums["captions"], rel=1e-5)

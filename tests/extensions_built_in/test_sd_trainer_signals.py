@@ -16,50 +16,41 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 
 
-def start(training: Any, last_line: str, number: int) -> tuple[int, str]:
-    """Run as a user does, send a signal when a line begins with `last_line`; exit code and what was printed."""
-    command = [sys.executable, str(ROOT / "run.py"), training.written()]
+def kill_at(training: Any, last_line: str) -> None:
+    """Run as a user does, and kill -9 when a line begins with `last_line`."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=training.path.parents[1]
+        [sys.executable, str(ROOT / "run.py"), training.written()], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
         if line.startswith(last_line):
-            process.send_signal(number)
-            last_line = "once is enough"
-    return process.wait(60), "".join(lines)
-
-
-def long(training: Any, name: str) -> Any:
-    """Steps enough that the signal arrives before the end."""
-    return training(name, train={"steps": 99, "ema_config": {"use_ema": True}}, save={"save_every": 5})
+            process.kill()
+    assert process.wait(60) == -signal.SIGKILL, lines
 
 
 def test_kill_loses_only_what_came_after_the_last_save(training: Any, identical: Any) -> None:
-    run = long(training, "killed")
-    code, printed = start(run, "step 11/", signal.SIGKILL)
-    assert code == -signal.SIGKILL, printed
-    saved = run.state()["step"]
+    def long(name: str, steps: int = 99) -> Any:
+        return training(name, train={"steps": steps, "ema_config": {"use_ema": True}}, save={"save_every": 5})
+
+    kill_at(long("killed"), "step 11/")
+    saved = long("killed").state()["step"]
     assert 10 <= saved < 99 and saved % 5 == 0
-    end = {"train": {**run.process["train"], "steps": saved + 3}}
-    run.but(**end).run()
-    whole = long(training, "whole").but(**end).run()
-    assert identical(run.state(), whole.state())
-    assert identical(run.weights(), whole.weights())
+    killed, whole = long("killed", saved + 3).run(), long("whole", saved + 3).run()
+    assert identical(killed.state(), whole.state())
+    assert identical(killed.weights(), whole.weights())
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_so(training: Any, identical: Any) -> None:
-    run = long(training, "stopped")
-    code, printed = start(run, "step 11/", signal.SIGINT)
-    assert code == 130, printed
-    saved = run.state()["step"]
-    assert 11 <= saved < 99, printed
-    assert "stopping: finishing this step and saving" in printed
-    assert f"job 'stopped' was stopped: saved at step {saved} in {run.path}; the same command continues" in printed
+def test_ctrl_c_finishes_the_step_saves_and_says_so(training: Any, signal_at: Any, capfd: Any) -> None:
+    run = training("stopped")
+    with signal_at("step 3/4"):
+        assert run.from_command_line() == 130
+    printed = capfd.readouterr().err
+    assert "stopping: finishing this step and saving (ctrl+c again leaves without saving)" in printed
+    assert f"job 'stopped' was stopped: saved at step 3 in {run.path}; the same command continues there" in printed
     assert "Traceback" not in printed
-    assert run.header(saved)["ss_steps"] == str(saved)
+    assert run.state()["step"] == 3 and run.header(3)["ss_steps"] == "3"
 
 
 def test_sigterm_stops_like_ctrl_c(training: Any, signal_at: Any) -> None:
