@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,8 @@ class Context:
     seed: int
     rank: int = 0
     world: int = 1
+    cache: Path | None = None
+    """Folder for what may be used again by other runs; None: nothing is kept."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in `dtype` although trained weights are fp32."""

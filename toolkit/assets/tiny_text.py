@@ -14,11 +14,20 @@ from collections.abc import Sequence
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 TEXT_LENGTH = 24
 """Tokens per prompt; each costs training time, and a caption takes 9 with a few more for a word spelled out."""
 
+CLIP_GAINS = {"token_embedding": 1.0, "position_embedding": 0.5, "v_proj": 3.0, "out_proj": 1.5, "q_proj": 1.0}
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -64,7 +73,16 @@ def clip_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = CLIPTextModel(config)
-    spread(model, {"token_embedding": 1.0, "position_embedding": 0.5, "v_proj": 3.0, "out_proj": 1.5, "q_proj": 1.0})
+    spread(model, CLIP_GAINS)
+    return freeze(model)
+
+
+def projecting_clip_encoder(tokenizer: CLIPTokenizer, width: int = 64) -> CLIPTextModelWithProjection:
+    """A CLIP like `clip_encoder`, whose pooled output [B, width] has a projection of its own."""
+    config = clip_encoder(tokenizer).config
+    config.hidden_size = config.projection_dim = width
+    model = CLIPTextModelWithProjection(config)
+    spread(model, {**CLIP_GAINS, "text_projection": 1.0})
     return freeze(model)
 
 

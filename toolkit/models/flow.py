@@ -1,12 +1,33 @@
-"""Resolution-dependent schedules of flow-matching families (Esser et al., 2024, section 5.3.2)."""
+"""Times as networks count them, and resolution-dependent schedules (Esser et al., 2024, section 5.3.2)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from toolkit.models.family import Family
+
+TYPICAL_STEPS = 28
+"""Sampling steps, where a shift depends on their number."""
+
+
+def steps_of(t: Tensor, scheduler: Mapping[str, Any], device: torch.device) -> Tensor:
+    """Times t [B] in 0..1 as the scheduler numbers its steps, fractions of a step allowed: fp32 on `device`."""
+    return (t * scheduler.get("num_train_timesteps", 1000)).to(device, torch.float32, non_blocking=True)
+
+
+def steps_per_token(steps: Tensor, f: int, tokens: int, given: Tensor | None) -> Tensor:
+    """Steps [B] of videos with `tokens` tokens in each of `f` latent frames -> [B, f * tokens], 0 in given frames."""
+    per_token = steps[:, None, None].repeat(1, f, tokens)
+    if given is not None:
+        per_token[:, : given.shape[2]] = 0
+    return per_token.flatten(1)
 
 
 def linear_mu(tokens: int, scheduler: Mapping[str, Any]) -> float:
@@ -17,11 +38,13 @@ def linear_mu(tokens: int, scheduler: Mapping[str, Any]) -> float:
     return tokens * slope + (base - slope * low)
 
 
-def shift_mu(tokens: int, scheduler: Mapping[str, Any]) -> float:
-    """mu of the checkpoint's shift: by size, or fixed (exp(mu) = shift) where the scheduler does not shift by size."""
-    if scheduler.get("use_dynamic_shifting"):
-        return linear_mu(tokens, scheduler)
-    return math.log(scheduler.get("shift", 1.0))
+def training_mu(family: Family, shape: tuple[int, ...]) -> float:
+    """mu of the shift with which the family samples latents of `shape` [C, (f,) h, w]; exp(mu) is the shift itself."""
+    scheduler = family.facts.scheduler
+    if not scheduler.get("use_dynamic_shifting"):
+        return math.log(scheduler.get("shift") or scheduler.get("flow_shift") or 1.0)
+    mu = family.schedule(TYPICAL_STEPS, shape)["mu"]
+    return math.log(mu) if scheduler.get("time_shift_type") == "linear" else mu
 
 
 def flow_steps(steps: int, tokens: int, scheduler: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
+from toolkit.models.memory import free_memory
+from toolkit.models.offload import offload
+from toolkit.models.quantize import Quantization
+from toolkit.models.quantized_cache import QuantizedCache
 from toolkit.models.source import Source
+from toolkit.models.wrapped import move
+
+
+class Edit(Protocol):
+    """A change of a part's weights while it is loaded, such as merging a LoRA into them."""
+
+    digest: str
+    """Changes when the edit does: part of the key under which quantized weights are kept."""
+
+    def apply(self, prefix: str, block: torch.nn.Module) -> None:
+        """Change the layers of a block, before it is quantized; at the end ("", module) for the layers outside."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to one part when it is loaded, in this order."""
+
+    quantization: Quantization | None = None
+    prepare: Callable[[Any], Any] = lambda part: part
+    """Changes the part, which may be quantized already."""
+    offload: float = 0.0
+    """Share of its repeated layers that stay in CPU memory."""
+    finish: Callable[[Any], Any] = lambda part: part
+    """Called with the part in its place."""
 
 
 class Parts:
     """The parts of one checkpoint on one device.
 
-    `dtypes` gives the weights' type per part (other parts: `dtype`); `prepare` may change a part after loading
-    (quantize it, switch on gradient checkpointing) before it moves to the device.
+    `dtypes` gives the weights' type per part (other parts: `dtype`); `plans`, what else is done to them. `edits` may
+    be set as long as a part is not loaded.
     """
 
     def __init__(
@@ -25,13 +54,16 @@ class Parts:
         device: torch.device,
         dtype: torch.dtype,
         dtypes: Mapping[str, torch.dtype] | None = None,
-        prepare: Mapping[str, Callable[[Any], Any]] | None = None,
+        plans: Mapping[str, Plan] | None = None,
+        cache: QuantizedCache | None = None,
     ) -> None:
         self.source = source
         self.device = device
         self.dtype = dtype
         self.dtypes = dict(dtypes or {})
-        self.prepare = dict(prepare or {})
+        self.plans = dict(plans or {})
+        self.edits: dict[str, Edit] = {}
+        self.cache = cache
         self._loaded: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -61,16 +93,52 @@ class Parts:
                 free_memory(self.device)
 
     def _load(self, name: str) -> Any:
-        part = self.source.load(name, self.dtypes.get(name, self.dtype))
-        if name in self.prepare:
-            part = self.prepare[name](part)
-        return part.to(self.device) if isinstance(part, torch.nn.Module) else part
+        plan = self.plans.get(name, Plan())
+        place = torch.device("cpu") if plan.offload else self.device
+        dtype, edit = self.dtypes.get(name, self.dtype), self.edits.get(name)
+        if plan.quantization is not None:
+            part = self._load_quantized(name, dtype, plan.quantization, place)
+        else:
 
+            def settle(prefix: str, block: torch.nn.Module) -> None:
+                if edit is not None:
+                    edit.apply(prefix, block)
+                move(block, place)
 
-def free_memory(device: torch.device) -> None:
-    """Return freed memory to the device."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+            part = self.source.load(name, dtype, settle)
+        if not isinstance(part, torch.nn.Module):
+            return part
+        part = plan.prepare(part)
+        part = offload(part, self.device, plan.offload) if plan.offload else move(part, self.device)
+        return plan.finish(part)
+
+    def _load_quantized(self, name: str, dtype: torch.dtype, how: Quantization, place: torch.device) -> Any:
+        """The part with quantized weights, from the cache if they are there, else block by block from the source."""
+        if not self.source.has(name):
+            return self.source.load(name, dtype)
+        edit, folder = self.edits.get(name), None
+        if self.cache is not None:
+            folder = self.cache.place(
+                weights=self.source.identity(name),
+                qtype=how.qtype,
+                exclude=sorted(how.exclude),
+                dtype=str(dtype),
+                edit=edit.digest if edit is not None else "",
+                versions=how.versions,
+            )
+            module = self.source.empty(name, dtype)
+            if self.cache.read(folder, module, how.qtype, place):
+                return module.requires_grad_(False)
+        keeping = self.cache.writing(folder) if self.cache is not None and folder is not None else nullcontext()
+        with keeping as writer:
+
+            def settle(prefix: str, block: torch.nn.Module) -> None:
+                if edit is not None:
+                    edit.apply(prefix, block)
+                if prefix:
+                    how.apply(prefix, block)
+                move(block, place)
+                if writer is not None:
+                    writer.add(prefix, block)
+
+            return self.source.load(name, dtype, settle)

@@ -1,11 +1,12 @@
-"""Where a checkpoint's parts come from: an embedded model, a diffusers folder or a Hub repository."""
+"""Where a checkpoint's parts come from: an embedded model, a diffusers folder, a Hub repository or single files."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,81 +14,179 @@ from typing import Any
 
 import torch
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from toolkit.models.fill import Settle, blocks, check_names, empty_module, fill, names_in_file
+from toolkit.models.hub import Root, is_single_file, single_file
+from toolkit.models.original import holds, read_single_file
+from toolkit.models.weights import Weights, weight_files, weights_of
+
 LIBRARIES = ("diffusers", "transformers")
-WEIGHT_FILES = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint in diffusers format; keeps nothing in memory.
+    """A checkpoint; keeps nothing in memory.
 
-    `root` is `builtin:NAME`, a folder with a `model_index.json`, or a Hub id. `overrides` names another such root, or a
-    folder that holds the part itself, for single parts.
+    `root` is `builtin:NAME`, a folder with a `model_index.json`, or a Hub id. `overrides` names another such root, a
+    folder or Hub repository that holds the part itself, or a single file, for single parts. `checkpoint` is a single
+    file that comes before `root` for the parts that it holds. `classes`: a part's class where no library has it.
     """
 
     root: str
     overrides: Mapping[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    checkpoint: str | None = None
+    classes: Mapping[str, type] = field(default_factory=dict)
 
     @property
     def location(self) -> str:
-        """The folder or Hub id that diffusers' `from_pretrained` takes."""
-        return _resolve(self.root)
+        """The folder, file or Hub id of the checkpoint."""
+        return self.checkpoint or self._root.location
 
-    def load(self, name: str, dtype: torch.dtype) -> Any:
-        """The part `name` ("vae", "text_encoder", "tokenizer", ...) in evaluation mode, weights in `dtype`, frozen."""
-        library, class_name = self._index().get(name) or ("", "")
-        if library not in LIBRARIES:
-            raise ValueError(f"{self.location}/model_index.json names no part {name!r} of {' or '.join(LIBRARIES)}")
-        cls = getattr(importlib.import_module(library), class_name)
-        root, subfolder = self._place(name)
+    def index(self) -> dict[str, Any]:
+        """The checkpoint's model_index.json."""
+        root = self._root
+        if root.folder is not None and not (root.folder / "model_index.json").is_file():
+            raise ValueError(
+                f"model.name_or_path: {self.root!r} has no model_index.json; "
+                "name a model in diffusers format (a folder, a Hub id, or builtin:tiny-flux) or a .safetensors file"
+            )
+        try:
+            return _read_json(root.file("model_index.json"))
+        except ValueError as error:
+            if self.checkpoint is None:
+                raise
+            raise ValueError(
+                f"{self.checkpoint} is one file, beside which {self.root} is needed. {error}; "
+                "model.extras_name_or_path may name another folder or repository of this kind"
+            ) from error
+
+    def has(self, name: str) -> bool:
+        """Whether `model_index.json` names a class for the part `name`; SD3 may come without its third text encoder."""
+        return name in self.classes or bool((self.index().get(name) or (None, None))[1])
+
+    def load(self, name: str, dtype: torch.dtype, settle: Settle | None = None) -> Any:
+        """The part `name` ("vae", "text_encoder", "tokenizer", ...) in evaluation mode, weights in `dtype`, frozen.
+
+        `settle` sees every block as soon as it is filled. None for a part that `model_index.json` names as null.
+        """
+        cls = self._class(name)
+        if cls is None:
+            return None
         with without_bars():
             if not issubclass(cls, torch.nn.Module):
-                return cls.from_pretrained(root, subfolder=subfolder)
-            wanted = {"torch_dtype": dtype} if library == "diffusers" else {"dtype": dtype}
-            module = cls.from_pretrained(root, subfolder=subfolder, **wanted)
+                root, subfolder = self._place(name)
+                return cls.from_pretrained(str(root.small_files(subfolder)))
+            module = self._filled(name, cls, dtype, settle or (lambda name, block: None))
         return module.requires_grad_(False).eval()
+
+    def empty(self, name: str, dtype: torch.dtype) -> Any:
+        """The module `name` without memory for its weights."""
+        cls = self._class(name)
+        if hasattr(cls, "config_class") and cls.config_class is not None:
+            folder = str(self._config_path(name).parent)
+            return empty_module(lambda: cls(cls.config_class.from_pretrained(folder)), dtype).eval()
+        return empty_module(lambda: cls.from_config(self.config(name)), dtype).eval()
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of the part `name`, without loading its weights."""
-        root, subfolder = self._place(name)
-        return _read_json(root, f"{subfolder}/{_config_file(name)}" if subfolder else _config_file(name))
+        return _read_json(self._config_path(name))
 
     def identity(self, name: str) -> str:
         """A digest that changes when the weights of the part `name` change: part of every cache key."""
-        root, subfolder = self._place(name)
-        digest = hashlib.blake2b(digest_size=16)
-        for path in sorted(_local(root, subfolder).rglob("*")):
-            if path.is_file() and (path.suffix in WEIGHT_FILES or path.suffix in (".json", ".txt", ".model")):
-                digest.update(path.name.encode())
-                digest.update(_fingerprint(path))
+        cls, digest = self._class(name), hashlib.blake2b(digest_size=16)
+        if cls is None:
+            return "none"
+        for path in self._files(name, cls):
+            digest.update(path.name.encode())
+            digest.update(fingerprint(path))
         return digest.hexdigest()
 
-    def _index(self) -> dict[str, list[str]]:
-        root = Path(self.location)
-        if root.exists() and not (root / "model_index.json").is_file():
-            raise ValueError(
-                f"model.name_or_path: {self.root!r} has no model_index.json; "
-                "name a model in diffusers format (a folder, a Hub id, or builtin:tiny-flux)"
-            )
-        return _read_json(self.location, "model_index.json")
+    @property
+    def _root(self) -> Root:
+        return Root(self.root, self.revision)
 
-    def _place(self, name: str) -> tuple[str, str]:
-        """(root, subfolder) of a part. An override that is a folder may be a whole model or the part itself."""
+    def _class(self, name: str) -> Any:
+        """The class of a part; None if `model_index.json` names it as null."""
+        if name in self.classes:
+            return self.classes[name]
+        library, class_name = self.index().get(name) or ("", "")
+        if library is None and class_name is None:
+            return None
+        if library in LIBRARIES:
+            return getattr(importlib.import_module(library), class_name)
+        if library.isidentifier() and importlib.util.find_spec(f"diffusers.pipelines.{library}"):
+            return getattr(importlib.import_module(f"diffusers.pipelines.{library}"), class_name)
+        raise ValueError(f"{self._root.location}/model_index.json names no part {name!r} of {' or '.join(LIBRARIES)}")
+
+    def _filled(self, name: str, cls: Any, dtype: torch.dtype, settle: Settle) -> Any:
+        module, close = self.empty(name, dtype), lambda: None
+        tensors: Mapping[str, torch.Tensor] | None
+        if (file := self._single_file(name)) is not None:
+            tensors, close = read_single_file(file, name, module)
+        else:
+            tensors, close = self._read_folder(name, module)
+        if tensors is not None:
+            return fill(module, tensors, dtype, settle=settle, close=close)
+        # transformers has to put several tensors of the file together
+        module = cls.from_pretrained(str(self._config_path(name).parent), dtype=dtype)
+        for prefix, block in [*blocks(module), ("", module)]:
+            settle(prefix, block)
+        return module
+
+    def _read_folder(self, name: str, module: Any) -> tuple[Weights | None, Callable[[], None]]:
+        root, subfolder = self._place(name)
+        weights = weights_of(weight_files(root, subfolder, _library(module)))
+        names = names_in_file(module, weights)
+        if names is None:
+            return None, weights.close
+        check_names(module, names, set(weights) - set(names.values()), f"{root.location}/{subfolder}".rstrip("/"))
+        found = weights.renamed(names)
+        return found, found.close
+
+    def _files(self, name: str, cls: type) -> list[Path]:
+        """What a part is made of: weights and configuration, or vocabulary."""
+        if not issubclass(cls, torch.nn.Module):
+            root, subfolder = self._place(name)
+            return sorted(path for path in root.small_files(subfolder).rglob("*") if path.is_file())
+        file = self._single_file(name)
+        if file is None:
+            root, subfolder = self._place(name)
+            return [*weight_files(root, subfolder, _library(cls)), self._config_path(name)]
+        return [file, self._config_path(name)]
+
+    def _single_file(self, name: str) -> Path | None:
+        """The single file that holds the weights of a part, if any does."""
         override = self.overrides.get(name)
-        if override is None:
-            return self.location, name
-        root = Path(_resolve(override))
-        if not root.exists():
-            return override, name
-        if (root / name).is_dir():
-            return str(root), name
-        if (root / _config_file(name)).is_file():
-            return str(root), ""
-        if root.is_dir() and name.startswith("tokenizer"):
+        if override is not None:
+            return single_file(override) if is_single_file(override) else None
+        if self.checkpoint is None:
+            return None
+        file = single_file(self.checkpoint)
+        if name in ("transformer", "unet"):
+            return file
+        may_hold = name.startswith(("vae", "text_encoder"))
+        return file if may_hold and holds(file, name, self.empty(name, torch.float32)) else None
+
+    def _config_path(self, name: str) -> Path:
+        root, subfolder = self._place(name)
+        file = _config_file(name)
+        return root.file(f"{subfolder}/{file}" if subfolder else file)
+
+    def _place(self, name: str) -> tuple[Root, str]:
+        """(root, subfolder) of a part's configuration. An override may be a whole model or the part itself."""
+        override = self.overrides.get(name)
+        if override is None or is_single_file(override):
+            return self._root, name
+        root, file = Root(override), _config_file(name)
+        for subfolder in (name, ""):
+            if root.find([f"{subfolder}/{file}".lstrip("/")]):
+                return root, subfolder
+        if name.startswith("tokenizer"):
             # a text encoder's own folder; transformers would make an empty tokenizer of it
-            return self.location, name
-        raise ValueError(f"model: {override} holds no {name}: name a folder with {name}/ or {_config_file(name)} in it")
+            return self._root, name
+        if root.folder is None:
+            root.file(file)  # says why the Hub does not give it
+        raise ValueError(f"model: {override} holds no {name}: name a folder with {name}/ or {file} in it")
 
 
 @contextmanager
@@ -106,42 +205,7 @@ def without_bars() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _config_file(name: str) -> str:
-    if name.startswith("tokenizer"):
-        return "tokenizer_config.json"
-    return "scheduler_config.json" if name == "scheduler" else "config.json"
-
-
-def _resolve(root: str) -> str:
-    if root.startswith("builtin:"):
-        folder = ASSETS / root.removeprefix("builtin:")
-        if not folder.is_dir():
-            known = sorted(f"builtin:{path.name}" for path in ASSETS.iterdir() if (path / "model_index.json").exists())
-            raise ValueError(f"model.name_or_path: there is no embedded model {root!r} (known: {', '.join(known)})")
-        return str(folder)
-    expanded = Path(root).expanduser()
-    return str(expanded) if expanded.exists() else root
-
-
-def _read_json(root: str, file: str) -> dict[str, Any]:
-    if Path(root).is_dir():
-        path = Path(root) / file
-    else:
-        from huggingface_hub import hf_hub_download
-
-        path = Path(hf_hub_download(root, file))
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _local(root: str, subfolder: str) -> Path:
-    if Path(root).is_dir():
-        return Path(root) / subfolder
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(root, allow_patterns=f"{subfolder}/*")) / subfolder
-
-
-def _fingerprint(path: Path, block: int = 1 << 20, stride: int = 1 << 26) -> bytes:
+def fingerprint(path: Path, block: int = 1 << 20, stride: int = 1 << 26) -> bytes:
     """Digest of a file: a Hub blob is named by its hash; else size, 1 MiB of every 64, and the end."""
     real = path.resolve()
     if real.parent.name == "blobs":
@@ -153,3 +217,20 @@ def _fingerprint(path: Path, block: int = 1 << 20, stride: int = 1 << 26) -> byt
             file.seek(start)
             digest.update(file.read(block))
     return digest.digest()
+
+
+def _library(module: Any) -> str:
+    """The library whose file names the weights of a class have."""
+    return "transformers" if hasattr(module, "base_model_prefix") else "diffusers"
+
+
+def _config_file(name: str) -> str:
+    if name.startswith("tokenizer"):
+        return "tokenizer_config.json"
+    if name == "scheduler":
+        return "scheduler_config.json"
+    return "preprocessor_config.json" if "processor" in name or "extractor" in name else "config.json"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

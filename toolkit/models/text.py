@@ -13,6 +13,36 @@ def tokenize(tokenizer: Any, texts: list[str], length: int, device: Any) -> Tens
     return ids.to(device)
 
 
+def masked_tokens(
+    tokenizer: Any, texts: list[str], length: int, device: Any, padding: str = "max_length"
+) -> tuple[Tensor, Tensor]:
+    """(token ids, attention mask), both [B, L], truncated to `length`; `padding` is "max_length" or "longest"."""
+    found = tokenizer(texts, padding=padding, max_length=length, truncation=True, return_tensors="pt")
+    return found.input_ids.to(device), found.attention_mask.to(device)
+
+
+def chat_text(tokenizer: Any, text: str, thinking: bool | None = None, system: str | None = None) -> str:
+    """The text as a user's message in the tokenizer's chat template, up to where the assistant would answer.
+
+    `thinking` is passed on to templates that know it; None: not at all.
+    """
+    messages = [{"role": "system", "content": system}] if system else []
+    options = {} if thinking is None else {"enable_thinking": thinking}
+    messages.append({"role": "user", "content": text})
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+
+
+def hidden_layers(encoder: Any, ids: Tensor, mask: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+    """The hidden states [B, L, D] of some layers of a language model; 0 is the embedding, -1 the last."""
+    states = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
+    return [states[layer] for layer in layers]
+
+
+def trim(hidden: Tensor, mask: Tensor) -> list[Tensor]:
+    """Hidden states [B, L, D] -> [l, D] per text: the tokens where `mask` [B, L] is true, in memory of their own."""
+    return [row[keep].clone() for row, keep in zip(hidden, mask.bool(), strict=True)]
+
+
 def rows(**tensors: Tensor) -> list[dict[str, Tensor]]:
     """Tensors [B, ...] -> one row {name: tensor} per sample, each with memory of its own."""
     count = len(next(iter(tensors.values())))

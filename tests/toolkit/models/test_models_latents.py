@@ -10,10 +10,22 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from toolkit.models.flow import flow_steps, linear_mu
-from toolkit.models.latents import grid_ids, mode, pack, scale_shift, unpack
+from toolkit.models.flow import flow_steps, linear_mu, steps_of
+from toolkit.models.latents import (
+    decode_patches,
+    decode_scaled,
+    decode_standardized,
+    encode_patches,
+    encode_scaled,
+    encode_standardized,
+    grid_ids,
+    mode,
+    pack,
+    scale_shift,
+    unpack,
+)
 from toolkit.models.text import rows
-from toolkit.models.tiny import fill_zeros
+from toolkit.models.tiny import fill_zeros, tiny_batch_norm_vae, tiny_kl_vae, tiny_video_vae
 
 
 def test_pack_is_diffusers_and_unpack_inverts_it():
@@ -54,7 +66,49 @@ def test_flow_steps_suit_the_scheduler():
 
 def test_a_vae_may_have_no_shift_and_no_distribution():
     assert scale_shift(SimpleNamespace(config=SimpleNamespace(scaling_factor=2.0, shift_factor=None))) == (2.0, 0.0)
+    assert scale_shift(SimpleNamespace(config=SimpleNamespace(scaling_factor=2.0))) == (2.0, 0.0)
     assert mode(SimpleNamespace(latent=5)) == 5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shift", [None, 0.1])
+def test_latents_by_scale_and_shift(shift: float | None, dtype: torch.dtype):
+    vae, pixels = tiny_kl_vae(shift=shift).to(dtype), torch.rand(1, 3, 8, 8) * 2 - 1
+    raw = vae.encode(pixels.to(dtype)).latent_dist.mode().float()
+    latents = encode_scaled(vae, pixels)
+    torch.testing.assert_close(latents, (raw - (shift or 0)) * 0.5, rtol=0, atol=0)
+    decoded = decode_scaled(vae, latents)
+    assert decoded.dtype == torch.float32
+    torch.testing.assert_close(decoded, vae.decode(raw.to(dtype)).sample.float(), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_latents_by_channel():
+    vae, pixels = tiny_video_vae(), torch.rand(1, 3, 1, 8, 8) * 2 - 1
+    raw = vae.encode(pixels).latent_dist.mode()
+    latents = encode_standardized(vae, pixels)
+    torch.testing.assert_close(latents[:, 2], (raw[:, 2] - vae.config.latents_mean[2]) / vae.config.latents_std[2])
+    torch.testing.assert_close(decode_standardized(vae, latents), vae.decode(raw).sample, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_latents_by_batch_norm():
+    vae, pixels = tiny_batch_norm_vae(), torch.rand(1, 3, 8, 12) * 2 - 1
+    raw = vae.encode(pixels).latent_dist.mode()
+    latents = encode_patches(vae, pixels, 0.5)
+    assert latents.shape == (1, 16, 2, 3)
+    # channel 6 is the lower left cell of the VAE's channel 1
+    wanted = (raw[:, 1, 1::2, ::2] - vae.bn.running_mean[6]) / (vae.bn.running_var[6] + 0.5).sqrt()
+    torch.testing.assert_close(latents[:, 6], wanted)
+    torch.testing.assert_close(decode_patches(vae, latents, 0.5), vae.decode(raw).sample, rtol=0, atol=1e-5)
+
+
+def test_times_are_steps_of_the_scheduler():
+    t = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
+    for count, config in ((1000, {}), (50, {"num_train_timesteps": 50})):
+        steps = steps_of(t, config, torch.device("cpu"))
+        torch.testing.assert_close(steps, torch.tensor([0, count / 4, count]), rtol=0, atol=0)
 
 
 def test_rows_do_not_share_memory():

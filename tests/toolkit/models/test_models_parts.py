@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from toolkit.models.parts import Parts
+from toolkit.models.parts import Parts, Plan
+from toolkit.models.quantize import Quantization, is_quantized
 from toolkit.models.source import Source
 
 CPU = torch.device("cpu")
@@ -62,9 +65,56 @@ def test_types_and_preparation_are_per_part(tiny_flux: Path):
         CPU,
         torch.bfloat16,
         dtypes={"vae": torch.float32},
-        prepare={"text_encoder": lambda module: module.half()},
+        plans={"text_encoder": Plan(prepare=lambda module: module.half())},
     )
     with prepared.using("vae", "text_encoder", "text_encoder_2"):
         assert prepared["vae"].dtype == torch.float32
         assert prepared["text_encoder"].dtype == torch.float16
         assert prepared["text_encoder_2"].dtype == torch.bfloat16
+
+
+def test_plans_are_carried_out_in_order(tiny_flux: Path):
+    seen: list[str] = []
+
+    def look(name: str) -> Callable[[Any], Any]:
+        def at(module: Any) -> Any:
+            kinds = [
+                is_quantized(layer) for layer in module.transformer_blocks[0].modules() if hasattr(layer, "weight")
+            ]
+            seen.append(f"{name}: quantized {any(kinds)}, streamed {hasattr(module, 'layer_stream')}")
+            return module
+
+        return at
+
+    class Zeros:
+        """An edit that the quantization has to see."""
+
+        digest = "zeros"
+
+        def apply(self, prefix: str, block: torch.nn.Module) -> None:
+            if prefix == "single_transformer_blocks.0":
+                block.proj_out.weight.zero_()
+
+    plan = Plan(Quantization("qint8"), prepare=look("prepare"), offload=1.0, finish=look("finish"))
+    parts = Parts(Source(str(tiny_flux)), CPU, torch.float32, plans={"transformer": plan})
+    parts.edits["transformer"] = Zeros()
+    with parts.using("transformer"):
+        assert not parts["transformer"].single_transformer_blocks[0].proj_out.weight.dequantize().any()
+        assert parts["transformer"].transformer_blocks[0].attn.to_q.weight.dequantize().any()
+    assert seen == ["prepare: quantized True, streamed False", "finish: quantized True, streamed True"]
+
+
+def test_an_edit_changes_weights_that_are_not_quantized_too(tiny_flux: Path):
+    class Ones:
+        """All that is in no block."""
+
+        digest = "ones"
+
+        def apply(self, prefix: str, block: torch.nn.Module) -> None:
+            if not prefix:
+                block.proj_out.weight.fill_(1)
+
+    parts = Parts(Source(str(tiny_flux)), CPU, torch.float32)
+    parts.edits["transformer"] = Ones()
+    with parts.using("transformer"):
+        assert (parts["transformer"].proj_out.weight == 1).all()

@@ -1,165 +1,128 @@
-"""Quantized weights are really small, predict nearly the same, carry a LoRA, and failures are named."""
+"""Quantized weights are really small, compute nearly the same, carry a LoRA, and failures are named."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
-from family_contract import loaded, loss_of, noise_like, rows_of, trained_lora
-from optimum.quanto import QTensor, qfloat8, qint4, qint8
+from optimum.quanto import QTensor
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
 
-from toolkit.config.plugins import ModelPlugin
-from toolkit.context import Context
-from toolkit.models.conditions import collate
-from toolkit.models.family import Family
-from toolkit.models.loading import make_parts
-from toolkit.models.quantize import QTYPES, quantize
+from toolkit.models.fill import blocks
+from toolkit.models.quantize import QUANTO, TORCHAO, Quantization, is_quantized, quantize
 from toolkit.models.source import Source
-from toolkit.registry import get_registry
+from toolkit.models.wrapped import leaves
 
-CPU = torch.device("cpu")
-NEAR = {"qfloat8": 0.15, "qint8": 0.05, "qint4": 0.6}
-"""Largest difference, of the mean size of a prediction."""
-TIMES = torch.tensor([0.5, 0.25], dtype=torch.float64)
-
-
-def flux_config(folder: Path, **keys: object) -> ModelPlugin:
-    plugin = get_registry().load("models", "flux")
-    return plugin.model_validate({"arch": "flux", "name_or_path": str(folder), **keys})
-
-
-def build(folder: Path, cpu: Context, **keys: object) -> Family:
-    return flux_config(folder, **keys).build(cpu, checkpointing=False, bypass_guidance=False)
+NEAR = {"qfloat8": 0.25, "qint8": 0.05, "qint4": 0.6, "qint2": 3.0, "int8": 0.05, "float8": 0.25}
+"""Largest difference, of the mean size of the output."""
+BITS = {"qint4": 4, "qint2": 2}
+RUNNABLE = [
+    pytest.param(
+        qtype,
+        marks=pytest.mark.skipif(qtype in TORCHAO and not importlib.util.find_spec("torchao"), reason="needs torchao"),
+    )
+    for qtype in NEAR
+]
 
 
-@pytest.mark.parametrize("qtype", QTYPES)
-def test_a_quantized_flux_predicts_nearly_the_same_and_trains_a_lora(tiny_flux: Path, cpu: Context, qtype: str):
-    with loaded(build(tiny_flux, cpu, quantize_te=False)) as plain, torch.no_grad():
-        rows = rows_of(plain)
-        wanted = plain.predict(noise_like(plain), TIMES, collate(rows))
-    with loaded(build(tiny_flux, cpu, quantize=True, qtype=qtype, quantize_te=False)) as family:
-        layers = {
-            name: layer
-            for name, layer in family.denoiser.named_modules()
-            if isinstance(layer, torch.nn.Linear) and "blocks." in name
-        }
-        kinds = {"qfloat8": qfloat8, "qint8": qint8, "qint4": qint4}
-        assert len(layers) > 15
-        assert all(isinstance(layer.weight, QTensor) for layer in layers.values())
-        assert {layer.weight.qtype for layer in layers.values()} == {kinds[qtype]}
+class Block(nn.Module):
+    """Two layers in a row."""
 
-        with torch.no_grad():
-            off = (family.predict(noise_like(family), TIMES, collate(rows)) - wanted).abs().max() / wanted.abs().mean()
-        assert 0 < off < NEAR[qtype]
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(128, 256), nn.Linear(256, 64)
 
-        lora = trained_lora(family, 4, 4)
-        assert len(lora.layers) == len(layers)
-        before = {name: layer.weight.dequantize().clone() for name, layer in layers.items()}
-        optimizer = torch.optim.SGD(lora.params.values(), lr=1e-2)
-        losses = []
-        for _ in range(2):
-            loss = loss_of(family, rows)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        assert losses[1] < losses[0] and all(param.grad.any() for param in lora.params.values())
-        assert all(torch.equal(layer.weight.dequantize(), before[name]) for name, layer in layers.items())
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x))
+
+
+def model(dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Module()
+    module.blocks = nn.ModuleList([Block()])
+    return module.to(dtype).requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("qtype", RUNNABLE)
+def test_few_bits_compute_nearly_the_same_and_carry_a_lora(qtype: str, dtype: torch.dtype):
+    plain, module = model(dtype), quantize(model(dtype), Quantization(qtype))
+    x = torch.randn(5, 128, dtype=dtype, requires_grad=True)
+    wanted, found = plain.blocks[0](x), module.blocks[0](x)
+    off = (found - wanted).abs().max() / wanted.abs().mean()
+    assert 0 < off < NEAR[qtype] and found.dtype == dtype
+
+    layer = module.blocks[0].first
+    assert is_quantized(layer) and layer.bias is not None
+    stored = sum(leaf.nbytes for leaf in leaves(layer.weight))
+    assert stored < layer.weight.numel() * (BITS.get(qtype, 8) + 2) / 8
+
+    before = layer.weight.dequantize().clone()
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["first"], init_lora_weights=False), module)
+    module.blocks[0](x).float().square().mean().backward()
+    trained = [param for name, param in module.named_parameters() if ".lora_" in name]
+    assert len(trained) == 2 and all(param.grad is not None and param.grad.any() for param in trained)
+    assert x.grad is not None and x.grad.any()
+    assert torch.equal(module.blocks[0].first.base_layer.weight.dequantize(), before)
+
+
+@pytest.mark.parametrize("exclude", [("blocks.0.first",), ("*.first",), ("blocks.*.f*",)])
+def test_excluded_layers_stay_as_they_are(exclude: tuple[str, ...]):
+    block = quantize(model(), Quantization("qint8", exclude)).blocks[0]
+    assert type(block.first) is nn.Linear and is_quantized(block.last)
 
 
 def test_layers_that_fail_are_named(tiny_flux: Path):
     transformer = Source(str(tiny_flux)).load("transformer", torch.float32)
     transformer.transformer_blocks[0].attn.to_k.weight[3, 5] = float("nan")
     with pytest.raises(RuntimeError, match=r"qint8 failed for 1 layers: transformer_blocks\.0\.attn\.to_k"):
-        quantize(transformer, "qint8", CPU)
+        quantize(transformer, Quantization("qint8"))
 
 
-def test_an_unknown_type_lists_the_known_ones(tiny_flux: Path):
-    with pytest.raises(ValueError, match=r"'qint5' is not known \(known: qfloat8, qint8, qint4\)"):
-        quantize(torch.nn.Linear(2, 2), "qint5", CPU)
+def test_an_error_of_the_library_names_the_layer():
+    module = model()
+    module.blocks[0].last.weight = nn.Parameter(torch.zeros(64, 256, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(RuntimeError, match=r"qint4 failed for blocks\.0\.last: .*quantize_kwargs\.exclude"):
+        quantize(module, Quantization("qint4"))
+
+
+def test_a_type_that_cannot_be_had_says_why():
+    with pytest.raises(ValueError, match=r"'qint5' is not known \(known: qfloat8, qint8, qint4, qint2, int8"):
+        Quantization("qint5")
+    if importlib.util.find_spec("torchao"):
+        with pytest.raises(ValueError, match=r"int4 of torchao needs a CUDA device, not cpu; take qint4"):
+            Quantization("int4")
+    else:
+        with pytest.raises(ValueError, match=r"int8 needs torchao: pip install 'aitk\[torchao\]'"):
+            Quantization("int8")
+
+
+def test_four_and_two_bits_need_no_compiler(monkeypatch: pytest.MonkeyPatch):
+    from optimum.quanto.library.extensions.cpp import ext
+
+    def compile_kernel() -> None:
+        raise AssertionError("a kernel is compiled")
+
+    monkeypatch.setattr(type(ext), "lib", property(lambda self: compile_kernel()))
+    for qtype in ("qint4", "qint2"):
+        quantize(model(), Quantization(qtype)).blocks[0](torch.randn(2, 128))
 
 
 def test_a_list_of_plain_layers_is_left_alone():
-    module = torch.nn.Module()
-    module.heads = torch.nn.ModuleList([torch.nn.Linear(8, 8)])
-    module.blocks = torch.nn.ModuleList([torch.nn.Sequential(torch.nn.Linear(8, 8))])
-    quantize(module, "qint8", CPU)
-    assert type(module.heads[0]) is torch.nn.Linear and not list(module.heads[0].children())
+    module = nn.Module()
+    module.heads = nn.ModuleList([nn.Linear(8, 8)])
+    module.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8)), None])
+    module.inner = nn.Module()
+    module.inner.layers = nn.ModuleList([Block()])
+    module.embed = nn.Sequential(nn.Linear(8, 8))
+    quantize(module, Quantization("qint8"))
+    assert type(module.heads[0]) is nn.Linear and not list(module.heads[0].children())
     assert isinstance(module.blocks[0][0].weight, QTensor)
+    assert [name for name, _ in blocks(module)] == ["blocks.0", "inner.layers.0", "embed"]
 
 
-def test_quantize_covers_the_large_text_encoder_unless_told_otherwise(tiny_flux: Path, cpu: Context):
-    def quantized(**keys: object) -> list[str]:
-        parts = build(tiny_flux, cpu, **keys).parts
-        names = []
-        for name in ("vae", "text_encoder", "text_encoder_2", "transformer"):
-            with parts.using(name):
-                if any(isinstance(param, QTensor) for param in parts[name].parameters()):
-                    names.append(name)
-        return names
-
-    assert quantized() == []
-    assert quantized(quantize=True) == ["text_encoder_2", "transformer"]
-    assert quantized(quantize=True, quantize_te=False) == ["transformer"]
-    assert quantized(quantize_te=True, qtype_te="qint8") == ["text_encoder_2"]
-
-
-def test_precision_is_per_part(tiny_flux: Path):
-    config = flux_config(tiny_flux, vae_dtype="fp32", te_dtype="fp16")
-    context = Context(CPU, torch.bfloat16, seed=1)
-    parts = make_parts(
-        config,
-        context,
-        denoiser="transformer",
-        text_encoders=("text_encoder", "text_encoder_2"),
-        tokenizers=("tokenizer", "tokenizer_2"),
-        checkpointing=True,
-    )
-    found = {}
-    for name in ("vae", "text_encoder", "text_encoder_2", "transformer"):
-        with parts.using(name):
-            found[name] = parts[name].dtype
-            if name == "transformer":
-                assert parts[name].is_gradient_checkpointing
-    assert found == {
-        "vae": torch.float32,
-        "text_encoder": torch.float16,
-        "text_encoder_2": torch.float16,
-        "transformer": torch.bfloat16,
-    }
-
-
-def test_a_vae_that_overflows_in_fp16_is_kept_in_fp32(tiny_flux: Path):
-    names = {"text_encoders": ("text_encoder", "text_encoder_2"), "tokenizers": ("tokenizer", "tokenizer_2")}
-    for dtype, wanted in ((torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16)):
-        context = Context(CPU, dtype, seed=1)
-        parts = make_parts(flux_config(tiny_flux), context, denoiser="transformer", **names, checkpointing=False)
-        assert parts.source.config("vae")["force_upcast"]
-        with parts.using("vae"):
-            assert parts["vae"].dtype == wanted
-
-
-@pytest.mark.parametrize(
-    ("keys", "wanted"),
-    [
-        ({}, {}),
-        ({"vae_path": "/v"}, {"vae": "/v"}),
-        ({"unet_path": "/u"}, {"transformer": "/u"}),
-        ({"te_name_or_path": "/t"}, {"text_encoder_2": "/t", "tokenizer_2": "/t"}),
-        (
-            {"extras_name_or_path": "/e", "vae_path": "/v"},
-            dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"), "/e") | {"vae": "/v"},
-        ),
-    ],
-)
-def test_paths_replace_parts(tiny_flux: Path, cpu: Context, keys: dict[str, str], wanted: dict[str, str]):
-    parts = make_parts(
-        flux_config(tiny_flux, **keys),
-        cpu,
-        denoiser="transformer",
-        text_encoders=("text_encoder", "text_encoder_2"),
-        tokenizers=("tokenizer", "tokenizer_2"),
-        checkpointing=False,
-    )
-    assert parts.source.overrides == wanted
+def test_all_of_quanto_is_covered():
+    assert set(QUANTO) | {"int8", "float8"} == set(NEAR)
