@@ -1,110 +1,118 @@
-"""LoRA (Hu et al., 2021) on a family's denoiser, by peft."""
+"""LoRA (Hu et al., 2021) on Linear layers and convolutions, by peft."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 
-import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
+from peft import LoraConfig, LoraModel
+from peft.tuners.lora import Conv2d, Linear, LoraLayer
+from torch import Tensor, nn
 
+from extensions_built_in.networks.diff import add_diffs
+from extensions_built_in.networks.dropout import drop_module, drop_ranks
+from extensions_built_in.networks.inject import ADAPTER, inject
 from toolkit.models.family import Trainable
-from toolkit.networks.files import fold_alpha, write_weights
-from toolkit.networks.targets import Choice, adaptable_layers, choose
+from toolkit.networks.adapter import Adapter, Update
+from toolkit.networks.files import fold_alpha
+from toolkit.networks.keys.codec import Codec
+from toolkit.networks.ranks import Ranks, Size
+from toolkit.networks.resize import resize_rank
+from toolkit.networks.targets import Rules, find_targets
 
-ADAPTER = "default"
+A, B = "lora_A.weight", "lora_B.weight"
 
 
-class LoraNetwork:
-    """Low-rank updates of the chosen Linear layers of `module`: W x + (alpha / rank) B A x."""
-
-    suffix = ".safetensors"
+class LoraNetwork(Adapter):
+    """Low-rank updates of the chosen layers of `module`: W x + (alpha / rank) B A x."""
 
     def __init__(
         self,
-        module: torch.nn.Module,
+        module: nn.Module,
         trainable: Trainable,
         rank: int,
         alpha: float,
+        rules: Rules = Rules(),
+        ranks: Ranks | None = None,
         dropout: float = 0.0,
-        blocks_only: bool = True,
-        only: Sequence[str] = (),
-        ignore: Sequence[str] = (),
+        rank_dropout: float = 0.0,
+        module_dropout: float = 0.0,
+        codec: Codec | None = None,
     ) -> None:
-        self.rank, self.alpha, self.prefix = rank, alpha, trainable.prefix
-        names = adaptable_layers(module)
-        self.choice: Choice = choose(names, trainable.prefix, trainable.blocks if blocks_only else None, only, ignore)
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            target_modules="|".join(re.escape(name) for name in self.choice.names),
-        )
-        inject_adapter_in_model(config, module, adapter_name=ADAPTER)
-        self.layers: dict[str, LoraLayer] = {
-            name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)
-        }
-        self.params: Mapping[str, torch.nn.Parameter] = {
-            name: param for name, param in module.named_parameters() if ".lora_" in name
-        }
-        for param in self.params.values():
-            param.data = param.data.float()
-            param.requires_grad_(True)
-        self.header: Mapping[str, str] = {
-            "network_type": "lora",
-            "ss_network_module": "networks.lora",
-            "ss_network_dim": str(rank),
-            "ss_network_alpha": str(alpha),
-            "alpha_folded": "true",
-        }
+        ranks = ranks or Ranks(rank, alpha)
+        targets = find_targets(module, trainable, rules, ranks)
+        self.rank, self.alpha = rank, alpha
+        self.layers = add_lora(module, targets.sizes, dropout)
+        for layer in self.layers.values():
+            drop_ranks(layer.lora_A[ADAPTER], rank_dropout)
+            drop_module(layer.lora_B[ADAPTER], module_dropout)
+        updates: dict[str, Update] = {name: LoraUpdate(layer) for name, layer in self.layers.items()}
+        updates |= add_diffs(module, targets.full)
+        super().__init__(lora_title("LoRA", ranks), trainable, targets, updates, lora_header("lora", ranks), codec)
 
-    def describe(self) -> list[str]:
-        """Lines for the start of the run: layers, parameters, matches per pattern, warnings."""
-        count = sum(param.numel() for param in self.params.values())
-        lines = [f"LoRA rank {self.rank}, alpha {self.alpha:g}: {len(self.layers)} layers, {count:,} parameters"]
-        lines += [f"  {pattern!r} matches {number} layers" for pattern, number in self.choice.matches]
-        return lines + [f"  warning: {warning}" for warning in self.choice.warnings]
 
-    @contextmanager
-    def scaled(self, multiplier: float) -> Iterator[None]:
-        """Multiply the update's strength inside the block; 0 switches it off."""
-        kept = {name: layer.scaling[ADAPTER] for name, layer in self.layers.items()}
-        for name, layer in self.layers.items():
-            layer.scaling[ADAPTER] = kept[name] * multiplier
-        try:
-            yield
-        finally:
-            for name, layer in self.layers.items():
-                layer.scaling[ADAPTER] = kept[name]
+class LoraUpdate:
+    """peft's LoRA layer, as `toolkit.networks.adapter.Update`."""
 
-    def write(self, path: Path, dtype: torch.dtype, header: Mapping[str, str]) -> None:
-        """Write diffusers keys `<prefix><layer>.lora_A.weight` / `lora_B.weight`."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, layer in self.layers.items():
-            down, up = fold_alpha(
-                layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight.detach(), self.alpha / self.rank
-            )
-            tensors[f"{self.prefix}{name}.lora_A.weight"] = down
-            tensors[f"{self.prefix}{name}.lora_B.weight"] = up
-        write_weights(path, tensors, dtype, header)
+    def __init__(self, layer: LoraLayer) -> None:
+        self.layer = layer
+        self.down: nn.Parameter = layer.lora_A[ADAPTER].weight
+        self.up: nn.Parameter = layer.lora_B[ADAPTER].weight
+        self.scale = float(layer.scaling[ADAPTER])
+        self.params: Mapping[str, nn.Parameter] = {A: self.down, B: self.up}
 
-    @torch.no_grad()
-    def read(self, path: Path) -> None:
-        """Load a file that `write` wrote with the same layers, rank and alpha."""
-        saved, root = load_file(path), (self.alpha / self.rank) ** 0.5
-        weights = {
-            f"{self.prefix}{name}.{part}.weight": getattr(layer, part)[ADAPTER].weight
-            for name, layer in self.layers.items()
-            for part in ("lora_A", "lora_B")
-        }
-        for key, weight in weights.items():
-            if key not in saved or saved[key].shape != weight.shape:
-                raise ValueError(f"{path}: {key} is missing or has another rank")
-        if foreign := saved.keys() - weights.keys():
-            raise ValueError(f"{path}: has layers that this network lacks, e.g. {min(foreign)}")
-        for key, weight in weights.items():
-            weight.copy_(saved[key] / root)
+    def act(self, strength: float) -> None:
+        """Set the strength."""
+        self.layer.scaling[ADAPTER] = self.scale * strength
+
+    def written(self) -> dict[str, Tensor]:
+        """A and B, each with the root of alpha / rank."""
+        down, up = fold_alpha(self.down, self.up, self.scale)
+        return {A: down, B: up}
+
+    def fitted(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A and B of this rank and alpha."""
+        if found.keys() != {A, B}:
+            raise ValueError(f"has {', '.join(sorted(found))}, a LoRA has {A}, {B}")
+        down, up = found[A], found[B]
+        if down.shape[1:] != self.down.shape[1:] or len(up) != len(self.up) or up.shape[2:] != self.up.shape[2:]:
+            raise ValueError("is of another size")
+        root = self.scale**0.5
+        if len(down) == len(self.down):
+            return {A: down / root, B: up / root}
+        fresh = self.down.detach().to("cpu").flatten(1) * root
+        resized = resize_rank(down.flatten(1), up.flatten(1), fresh)
+        return {A: resized[0].view(self.down.shape) / root, B: resized[1].view(self.up.shape) / root}
+
+
+def add_lora(module: nn.Module, sizes: Mapping[str, Size], dropout: float, dora: bool = False) -> dict[str, LoraLayer]:
+    """Wrap the layers that `sizes` names."""
+    return inject(module, LoraModel, PlainLoraConfig, sizes, lora_dropout=dropout, use_dora=dora)
+
+
+class PlainLoraConfig(LoraConfig):
+    """Takes peft's plain layers whatever the weights are stored in: they add to the frozen layer's answer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._register_custom_module({nn.Linear: Linear, nn.Conv2d: Conv2d})
+
+
+def lora_title(name: str, ranks: Ranks) -> str:
+    """What `describe` calls the network."""
+    title = f"{name} rank {ranks.linear}, alpha {ranks.alpha:g}"
+    if ranks.block_linear:
+        title += ", other ranks per block"
+    return title + (f" (convolutions {ranks.conv}, {ranks.conv_alpha or ranks.conv:g})" if ranks.conv else "")
+
+
+def lora_header(kind: str, ranks: Ranks) -> dict[str, str]:
+    """What a file's header says about rank and alpha."""
+    header = {
+        "network_type": kind,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(ranks.linear),
+        "ss_network_alpha": str(ranks.alpha),
+    }
+    if ranks.conv:
+        header |= {"conv_dim": str(ranks.conv), "conv_alpha": str(ranks.conv_alpha or float(ranks.conv))}
+    return header

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-# name -> help; the command is the function of that name in toolkit/cli/<name>.py
+# name -> help; the command is the function, or the group of commands, of that name in toolkit/cli/<name>.py
 COMMANDS = {
     "run": "Do the jobs of one or more config files, one after another.",
     "check": "Check config files without running them.",
     "init": "Write a commented starter config.",
     "schema": "Print the JSON Schema of a config, for editors.",
     "ls": "List what a config can name, and which extension brings it.",
+    "lora": "Look into a LoRA file, or convert it for another program.",
     "doctor": "Show versions and devices, and say what is missing.",
 }
 
@@ -30,8 +31,10 @@ class LazyCommands(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Import the function of a command and make a command of it."""
+    """Import the function or group of a command and make a command of it."""
     function = getattr(importlib.import_module(f"toolkit.cli.{name}"), name)
+    if isinstance(function, typer.Typer):
+        return typer.main.get_command(function)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name, help=COMMANDS[name] + "\n\n" + (function.__doc__ or ""))(function)
     return typer.main.get_command(app)

@@ -76,4 +76,4 @@ def _format_row(row: dict[str, Any]) -> str:
     origins = row["declared_by"]
     if len(origins) > 1:
         return f"  {name:<26}declared twice, not usable: by {' and by '.join(origins)}"
-    return f"  {name:<26}{row['extension']:<36}{origins[0]}"
+    return f"  {name:<26}{row['extension']:<38} {origins[0]}"

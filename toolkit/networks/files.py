@@ -1,13 +1,14 @@
-"""LoRA files: diffusers names in safetensors, alpha folded into the weights."""
+"""Files of networks: safetensors, alpha folded into the weights."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
+from toolkit.networks.keys.hashes import sshs_hashes
 
 
 def fold_alpha(down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,15 +19,13 @@ def fold_alpha(down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[torc
 def write_weights(
     path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, header: Mapping[str, str]
 ) -> None:
-    """Write `tensors` in `dtype` with the header that LoRA readers expect, its hash included."""
-    saved = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-    save_file(saved, path, {**header, "format": "pt", "sshs_model_hash": weights_hash(saved)})
+    """Write `tensors`, numbers in `dtype`, with the header that LoRA readers expect, its hashes included."""
+    saved = {name: as_saved(tensor, dtype) for name, tensor in tensors.items()}
+    full = {**header, "format": "pt"}
+    save_file(saved, path, {**full, **sshs_hashes(saved, full)})
 
 
-def weights_hash(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names and bytes in order of name; equal weights have equal hashes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def as_saved(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`tensor` in host memory, in `dtype` unless it holds integers or is a single number such as an alpha."""
+    keeps = tensor.ndim == 0 or not tensor.is_floating_point()
+    return tensor.detach().to("cpu", tensor.dtype if keeps else dtype).contiguous()

@@ -12,8 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from toolkit.models.source import Source
-from toolkit.networks.files import fold_alpha, weights_hash, write_weights
+from toolkit.networks.files import fold_alpha, write_weights
 from toolkit.networks.full import FullWeights
+from toolkit.networks.keys.hashes import sshs_hashes
+from toolkit.networks.targets import NoLayersLeft
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
@@ -33,13 +35,12 @@ def test_written_weights_carry_header_and_hash(tmp_path: Path):
     torch.testing.assert_close(saved["a"], tensors["a"].half())
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         header = file.metadata()
-    assert header == {"name": "x", "format": "pt", "sshs_model_hash": weights_hash(saved)}
+    assert header == {"name": "x", "format": "pt", **sshs_hashes(saved, {"format": "pt"})}
 
 
-def test_the_hash_follows_names_and_values_but_not_order():
-    one, other = torch.zeros(2), torch.ones(2)
-    assert weights_hash({"a": one, "b": other}) == weights_hash({"b": other, "a": one})
-    assert len({weights_hash(x) for x in ({"a": one}, {"b": one}, {"a": other})}) == 3
+def test_single_numbers_keep_their_precision(tmp_path: Path):
+    write_weights(tmp_path / "x.safetensors", {"x.alpha": torch.tensor(257.0)}, torch.bfloat16, {})
+    assert load_file(tmp_path / "x.safetensors")["x.alpha"].item() == 257
 
 
 @pytest.fixture
@@ -78,3 +79,57 @@ def test_a_full_fine_tune_is_read_back(full: FullWeights, tmp_path: Path):
     assert all(param is full.module.get_parameter(name) for name, param in full.params.items())
     with full.scaled(0.5):
         assert torch.equal(full.params["proj_out.weight"], wanted["proj_out.weight"])
+
+
+def test_a_full_fine_tune_may_be_one_file(tiny_flux: Path, tmp_path: Path):
+    module = Source(str(tiny_flux)).load("transformer", torch.float32)
+    full = FullWeights(module, "transformer", is_single_file=True)
+    assert full.suffix == ".safetensors" and dict(full.by_file()) == {"": full}
+    wanted = {name: param.detach().clone() for name, param in full.params.items()}
+    full.write(tmp_path / "x.safetensors", torch.float32, {"step": "5"})
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert file.metadata()["step"] == "5" and set(file.keys()) == set(module.state_dict())
+    for param in full.params.values():
+        param.data.zero_()
+    full.read(tmp_path / "x.safetensors")
+    assert all(torch.equal(param, wanted[name]) for name, param in full.params.items())
+    write_weights(tmp_path / "y.safetensors", {"a": torch.zeros(2)}, torch.float32, {})
+    with pytest.raises(ValueError, match="is not a FluxTransformer2DModel: a is missing"):
+        full.read(tmp_path / "y.safetensors")
+
+
+def test_a_full_fine_tune_of_some_weights(tiny_flux: Path):
+    module = Source(str(tiny_flux)).load("transformer", torch.bfloat16)
+    full = FullWeights(module, "transformer", only=["transformer.proj_out", "to_q"], ignore=[".bias"])
+    assert full.params and all(name.endswith("weight") for name in full.params)
+    assert all(name.startswith("proj_out") or "to_q" in name for name in full.params)
+    assert {param.dtype for param in full.params.values()} == {torch.float32}
+    frozen = {param.dtype for param in module.parameters() if not param.requires_grad}
+    assert frozen == {torch.bfloat16} and full.params["proj_out.weight"].requires_grad
+    assert f" of {sum(p.numel() for p in module.parameters()):,} in" in full.describe()[0]
+    assert full.param_groups(0.5, text_lr=0.1) == [{"params": list(full.params.values()), "lr": 0.5}]
+    with pytest.raises(NoLayersLeft, match="no weight of transformer is left"):
+        FullWeights(module, "transformer", only=["nothing"])
+
+
+def test_a_text_encoder_is_saved_for_transformers(tiny_flux: Path, tmp_path: Path):
+    from transformers import CLIPTextModel
+
+    full = FullWeights(Source(str(tiny_flux)).load("text_encoder", torch.float32), "text_encoder")
+    for param in full.params.values():
+        param.data += 0.1
+    full.write(tmp_path, torch.float32, {})
+    loaded = CLIPTextModel.from_pretrained(tmp_path, subfolder="text_encoder")
+    assert all(torch.equal(loaded.get_parameter(name), param) for name, param in full.params.items())
+    full.read(tmp_path)
+    assert full.param_groups(0.5, text_lr=0.1)[0]["lr"] == 0.1
+
+
+def test_a_quantized_model_cannot_be_trained_whole(tiny_flux: Path):
+    from optimum import quanto
+
+    module = Source(str(tiny_flux)).load("transformer", torch.bfloat16)
+    quanto.quantize(module, weights=quanto.qint8)
+    quanto.freeze(module)
+    with pytest.raises(ValueError, match="transformer is quantized and cannot be trained whole"):
+        FullWeights(module, "transformer")

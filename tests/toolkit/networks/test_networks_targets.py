@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from toolkit.networks.targets import Choice, adaptable_layers, choose
+from toolkit.models.family import Trainable
+from toolkit.networks.ranks import Ranks
+from toolkit.networks.targets import Choice, NoLayersLeft, Rules, adaptable_layers, choose, find_targets
 
 BLOCKS = r"(transformer_blocks|single_transformer_blocks)\..*"
 PREFIX = "transformer."
@@ -83,10 +85,61 @@ def test_a_pattern_without_a_match_is_warned_about():
 
 @pytest.mark.parametrize(("only", "ignore"), [(["0.*"], []), (["proj_mlp"], []), ([], ["transformer."])])
 def test_nothing_left_is_an_error_with_the_patterns(only: list[str], ignore: list[str]):
-    with pytest.raises(ValueError, match=r"no layer is left to train of 48; patterns and their matches: '.*': \d+"):
+    with pytest.raises(NoLayersLeft, match=r"no layer is left to train of 48; patterns and their matches: '.*': \d+"):
         chosen(only, ignore)
 
 
-def test_adaptable_layers_are_all_linear_ones():
-    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Sequential(torch.nn.Linear(2, 2)))
-    assert adaptable_layers(module) == ["0", "2.0"]
+class Attention(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q, self.norm = torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)
+
+
+def toy() -> torch.nn.Module:
+    """Two blocks, and layers around them."""
+    module = torch.nn.Module()
+    conv, point, grouped = torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 4, 3, groups=4)
+    module.embed = torch.nn.Embedding(3, 4)
+    module.blocks = torch.nn.ModuleList([Attention(), torch.nn.Sequential(conv, point, grouped, torch.nn.Linear(4, 9))])
+    module.out = torch.nn.Linear(4, 2)
+    return module
+
+
+IN_BLOCKS = {"blocks.0.to_q", "blocks.1.1", "blocks.1.3"}
+
+
+def found(rules: Rules = Rules(), ranks: Ranks = Ranks(2, 2.0)) -> tuple[set[str], set[str]]:
+    targets = find_targets(toy(), Trainable("t", r"blocks\..*", "t."), rules, ranks)
+    return set(targets.sizes), set(targets.full)
+
+
+def test_adaptable_layers_are_linear_ones_and_convolutions():
+    assert set(adaptable_layers(toy())) == {*IN_BLOCKS, "out"}
+    assert set(adaptable_layers(toy(), conv=True)) == {*IN_BLOCKS, "out", "blocks.1.0"}, "grouped ones cannot be"
+
+
+def test_targets_lie_in_the_blocks_and_have_a_rank():
+    assert found() == (IN_BLOCKS, set())
+    assert found(ranks=Ranks(2, 2.0, conv=1)) == ({*IN_BLOCKS, "blocks.1.0"}, set())
+    assert found(Rules(blocks_only=False)) == ({*IN_BLOCKS, "out"}, set())
+
+
+def test_small_layers_and_other_classes_are_left_out():
+    assert found(Rules(min_params=21)) == ({"blocks.1.3"}, set())
+    assert found(Rules(min_params=20)) == (IN_BLOCKS, set())
+    assert found(Rules(linear_inside=["Attention"])) == ({"blocks.0.to_q", "blocks.1.1"}, set())
+    assert found(Rules(linear_inside=["Attention"], conv_inside=["Attention"])) == ({"blocks.0.to_q"}, set())
+    with pytest.raises(NoLayersLeft):
+        found(Rules(min_params=1000))
+
+
+def test_layers_to_train_fully_are_named_or_all():
+    assert found(Rules(full=["to_q", "t.out"])) == (IN_BLOCKS - {"blocks.0.to_q"}, {"blocks.0.to_q", "out"})
+    assert found(Rules(full=["out"], only=["nothing"])) == (set(), {"out"}), "these alone are something to train"
+    assert found(Rules(full=["blocks"], ignore=["norm", "to_q"]))[1] == {f"blocks.1.{i}" for i in range(4)}
+    assert found(Rules(all_layers=True)) == (IN_BLOCKS, {"blocks.0.norm", "blocks.1.0", "blocks.1.2"})
+    assert found(Rules(all_layers=True, blocks_only=False, ignore=["blocks"])) == ({"out"}, {"embed"})
+    assert found(Rules(all_layers=True, min_params=21)) == (
+        {"blocks.1.3"},
+        {"blocks.0.norm", "blocks.1.0", "blocks.1.2"},
+    )

@@ -1,9 +1,10 @@
 """`network`: what is trained beside a frozen model. The keys that network types share, and the contract of a type."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
-from toolkit.config.section import Section, idle, planned, works
+from toolkit.config.section import Remarked, Section, idle, planned, works
 
 
 class LayerChoice(Section):
@@ -15,19 +16,49 @@ class LayerChoice(Section):
     ignore_if_contains: list[str] | None = works(
         None, "Leave out layers whose name contains one of these texts; wins over only_if_contains."
     )
-    full_if_contains: str | list[str] | None = planned(None, "Train these layers fully instead of by low rank.")
-    parameter_threshold: int = planned(0, "Leave out layers with fewer parameters.")
-    rank_dropout: float | None = planned(None, "Chance to drop a rank.")
-    module_dropout: float | None = planned(None, "Chance to drop a whole layer's update.")
+    full_if_contains: str | list[str] | None = works(
+        None,
+        "Train layers whose name contains one of these texts fully instead of by low rank, in the blocks or not: "
+        "a difference to weight and bias, saved as .diff and .diff_b.",
+    )
+    parameter_threshold: int = works(0, "Leave out layers with fewer parameters.", ge=0)
+    rank_dropout: float | None = works(None, "Chance to drop a rank while training.", ge=0, lt=1)
+    module_dropout: float | None = works(None, "Chance to drop a layer's whole update while training.", ge=0, lt=1)
     attn_only: bool = idle(False, "ai-toolkit does not read it either")
-    block_dims: list[int] | None = planned(None, "Rank per block.")
-    block_alphas: list[float] | None = planned(None, "Alpha per block.")
-    conv_block_dims: list[int] | None = planned(None, "Convolution rank per block.")
-    conv_block_alphas: list[float] | None = planned(None, "Convolution alpha per block.")
-    target_lin_modules: list[str] | None = planned(None, "Class names whose Linear layers are trained.")
-    target_conv_modules: list[str] | None = planned(None, "Class names whose convolutions are trained.")
+    block_dims: list[int] | None = works(
+        None,
+        "Rank per block; 0 leaves a block out. A U-Net takes 25 numbers: one for what lies outside of its blocks, 11 "
+        "for the way down, one for the middle, 12 for the way up; other models one per block, in their order.",
+    )
+    block_alphas: list[float] | None = works(None, "Alpha per block; default: the block's rank.")
+    conv_block_dims: list[int] | None = works(
+        None, "Rank per block of 3x3 convolutions, which then need no `conv`; as many numbers as block_dims."
+    )
+    conv_block_alphas: list[float] | None = works(None, "Alpha per block of 3x3 convolutions; default: its rank.")
+    target_lin_modules: list[str] | None = works(
+        None, "Adapt only Linear layers inside modules of these classes, e.g. Transformer2DModel."
+    )
+    target_conv_modules: list[str] | None = works(
+        None, "Adapt only convolutions inside modules of these classes, e.g. ResnetBlock2D."
+    )
     use_bias: bool = planned(False, "Give the update a bias.")
     full_train_in_out: bool = planned(False, "Train the first and last layer fully.")
+
+    @property
+    def full(self) -> list[str]:
+        """`full_if_contains` as a list."""
+        texts = self.full_if_contains or []
+        return [texts] if isinstance(texts, str) else texts
+
+    def contradictions(self) -> Iterator[Remarked]:
+        """Numbers per block of which some are missing."""
+        for key in ("block_alphas", "conv_block_dims", "conv_block_alphas"):
+            other = "conv_block_dims" if key == "conv_block_alphas" else "block_dims"
+            numbers, expected = getattr(self, key), getattr(self, other)
+            if numbers and not expected:
+                yield (key,), f"needs {other}"
+            elif numbers and len(numbers) != len(expected):
+                yield (key,), f"has {len(numbers)} numbers, {other} has {len(expected)}"
 
 
 class LormModule(Section):
@@ -68,14 +99,26 @@ class NetworkPlugin(Section):
     dropout: float | None = works(None, "Chance to drop an input of the update while training.", ge=0, lt=1)
     network_kwargs: LayerChoice = works(LayerChoice, "Which layers are trained.")
     transformer_only: bool = works(True, "Train only layers inside the transformer blocks, not the ones around them.")
-    pretrained_lora_path: str | None = planned(None, "Start from these weights.")
+    pretrained_lora_path: str | None = works(
+        None,
+        "Start from the weights in this file, in any key format; another rank is converted. Of two experts: either "
+        "file, the other lies beside it.",
+    )
+    loraplus_lr_ratio: float | None = works(
+        None, "aitk only. LoRA+ (Hayou et al., 2024): how many times faster B learns than A; the paper uses 16.", gt=0
+    )
     split_multistage_loras: bool = planned(True, "Two-expert models: one file per expert.")
-    all_layers: bool = planned(False, "Train norms and embeddings too.")
+    all_layers: bool = works(False, "Train norms, embeddings and other layers that cannot be adapted too, fully.")
     layer_offloading: bool = planned(False, "Offload the network.")
     old_lokr_format: bool = planned(False, "Write `lycoris_` keys.")
     lokr_full_rank: bool = idle(True, "only for LoKr")
     lokr_factor: int = idle(-1, "only for LoKr")
     lorm: LormSection | None = planned(None, "LoRM only: low-rank replacement of the model itself.")
+
+    @property
+    def has_rank(self) -> bool:
+        """Whether the rank and alpha of Linear layers act."""
+        return True
 
     @property
     def effective_rank(self) -> int:
@@ -87,6 +130,11 @@ class NetworkPlugin(Section):
         """The alpha of Linear layers, by either name; the rank if neither is given."""
         return self.linear_alpha or self.alpha or float(self.effective_rank)
 
+    @property
+    def title(self) -> str:
+        """What is trained, in a few words."""
+        return f"{self.type} of rank {self.effective_rank}"
+
     @abstractmethod
-    def build(self, denoiser: Any, trainable: Any) -> Any:
-        """Put the network into `denoiser`; `trainable` says where it may go."""
+    def build(self, module: Any, trainable: Any, codec: Any = None) -> Any:
+        """Put the network into `module`; `trainable` says where it may go, `codec` how its file names the layers."""
