@@ -25,7 +25,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 run.hide_own_datasets()
 # a shell that starts the tests in the background has them ignore ctrl+c, and the programs that they start as well
 signal.signal(signal.SIGINT, signal.default_int_handler)
-pytest.register_assert_rewrite("family_contract")
+pytest.register_assert_rewrite("family_contract", "family_subject")
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,16 @@ FIRST_PARTY = ("run", "jobs", "toolkit", "extensions_built_in")
 LAYERS = {
     "run": {"toolkit.cli"},
     "jobs": {"toolkit.config", "toolkit.registry"},
-    "toolkit.cli": {"jobs", "toolkit.config", "toolkit.registry", "toolkit.plugin_sources", "toolkit.reporting"},
+    "toolkit.cli": {
+        "jobs",
+        "toolkit.config",
+        "toolkit.registry",
+        "toolkit.plugin_sources",
+        "toolkit.reporting",
+        "toolkit.networks",
+    },
     "toolkit.training": {
+        "toolkit.config",
         "toolkit.data",
         "toolkit.models",
         "toolkit.networks",
@@ -38,7 +46,7 @@ LAYERS = {
     "toolkit.reporting": {"toolkit.config", "toolkit.run_folder", "toolkit.atomic"},
     "toolkit.data": {"toolkit.config", "toolkit.atomic"},
     "toolkit.networks": {"toolkit.config", "toolkit.models", "toolkit.atomic"},
-    "toolkit.models": {"toolkit.config", "toolkit.context"},
+    "toolkit.models": {"toolkit.config", "toolkit.context", "toolkit.atomic"},
     "toolkit.run_folder": {"toolkit.atomic", "toolkit.run_lock"},
     "toolkit.context": set(),
     "toolkit.run_lock": set(),

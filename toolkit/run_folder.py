@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,28 +97,37 @@ class RunFolder:
             self._write_manifest(kept)
         return deleted
 
-    def newest_weights(self, notice: Callable[[str], None] = _log.warning) -> tuple[int, Path] | None:
-        """Return step and first file of the newest save that is whole; a broken one is told to `notice`."""
-        for checkpoint in sorted({*self.checkpoints(), *self._unlisted()}, reverse=True):
-            paths = [self.path / Path(name).name for name in checkpoint.files]
+    def newest_weights(
+        self, endings: Sequence[str] = (".safetensors",), notice: Callable[[str], None] = _log.warning
+    ) -> tuple[int, tuple[Path, ...]] | None:
+        """Return step and files of the newest save that is whole; a broken one is told to `notice`.
+
+        `endings` are the ends of the names of the files wanted, suffix and extension: a save has one file of each.
+        """
+        for step, final in sorted(self._saves(endings), reverse=True):
+            paths = tuple(self.weights_path(None if final else step, "", ending) for ending in endings)
             broken = [path for path in paths if not is_complete(path)]
             if not broken:
-                return checkpoint.step, paths[0]
-            if broken[0].exists():
-                notice(f"{broken[0]} is incomplete and is left aside; the newest whole save before it is used")
+                return step, paths
+            if any(path.exists() for path in paths):
+                state = "is incomplete" if broken[0].exists() else "is missing"
+                notice(f"{broken[0]} {state} and its save is left aside; the newest whole one before it is used")
         return None
 
-    def _unlisted(self) -> list[Checkpoint]:
-        """Find saves of this run's name that the manifest lacks, such as those of ai-toolkit, which keeps none."""
-        if not self.path.is_dir():
-            return []
-        listed = {name for checkpoint in self.checkpoints() for name in checkpoint.files}
-        pattern = re.compile(re.escape(self.name) + r"_(\d{9})\.safetensors")
-        matches = [pattern.fullmatch(path.name) for path in self.path.iterdir() if path.name not in listed]
-        found = [Checkpoint(int(match[1]), False, (match[0],)) for match in matches if match]
-        final = self.weights_path(None)
-        step = _step_in_header(final) if final.name not in listed else None
-        return found if step is None else [*found, Checkpoint(step, True, (final.name,))]
+    def _saves(self, endings: Sequence[str]) -> set[tuple[int, bool]]:
+        """(step, is final) of every save: those listed, and those that the manifest lacks, such as ai-toolkit's."""
+        listed = self.checkpoints()
+        saves = {(checkpoint.step, checkpoint.final) for checkpoint in listed}
+        known = {name for checkpoint in listed for name in checkpoint.files}
+        ends = "|".join(re.escape(ending) for ending in endings if ending)
+        pattern = re.compile(re.escape(self.name) + rf"_(\d{{9}})({ends})")
+        for path in self.path.iterdir() if ends and self.path.is_dir() else []:
+            match = pattern.fullmatch(path.name)
+            if match and path.name not in known:
+                saves.add((int(match[1]), False))
+        final = self.weights_path(None, "", endings[0])
+        step = _step_in_header(final) if final.name not in known else None
+        return saves if step is None else {*saves, (step, True)}
 
     def _write_manifest(self, checkpoints: Iterable[Checkpoint]) -> None:
         listed = [{"step": c.step, "final": c.final, "files": list(c.files)} for c in sorted(checkpoints)]

@@ -68,6 +68,7 @@ class SdTrainer(ProcessPlugin):
     def contradictions(self) -> Iterator[Remarked]:
         """Sections that do not fit together."""
         yield from checks.check_datasets(self.datasets)
+        yield from checks.check_texts(self.datasets, self.train)
         yield from checks.check_model(self.model, self.network)
 
     def differences(self) -> Iterator[Remarked]:
@@ -75,8 +76,6 @@ class SdTrainer(ProcessPlugin):
         yield from checks.compare_train(self.train, self.model)
         if self.network is not None:
             yield from checks.compare_network(self.network)
-        else:
-            yield from checks.compare_full(self.save)
         yield from checks.compare_datasets(self.datasets)
         yield from checks.compare_save(self.save, self.train)
         yield from checks.compare_sample("sample", self.sample, self.train, self.model, self.trigger_word)
@@ -94,8 +93,8 @@ class SdTrainer(ProcessPlugin):
 
     def plan(self) -> list[str]:
         """What would be done."""
-        network = f"{self.network.type} of rank {self.network.effective_rank}" if self.network else "the whole model"
         train = self.train
+        network = self.network.title if self.network else "all weights"
         batch = f"batch size {train.batch_size}" + (f" x {train.accumulate}" if train.accumulate > 1 else "")
         datasets = [
             f"data set: {dataset.folder} ({_count(dataset)} pictures at {', '.join(map(str, dataset.resolutions))})"
@@ -103,11 +102,17 @@ class SdTrainer(ProcessPlugin):
         ]
         return [
             f"model: {self.model.name_or_path} ({self.model.arch})",
-            f"trains: {network}",
+            f"trains: {network}{self._where()}",
             *datasets,
             f"steps: {train.steps}, {batch}, {train.optimizer}, lr {train.lr:g} ({train.lr_scheduler})",
             f"results: {Path(self.training_folder) / (self.name or '')}",
         ]
+
+    def _where(self) -> str:
+        """Which parts of the model are trained, if it is not the denoiser alone."""
+        if not self.train.train_text_encoder:
+            return ""
+        return ", in the text encoders too" if self.train.train_unet else ", in the text encoders only"
 
     def build(self, job: Any) -> Any:
         """The process, ready to run."""
@@ -117,4 +122,4 @@ class SdTrainer(ProcessPlugin):
 
 
 def _count(dataset: DatasetSection) -> int:
-    return sum(1 for _ in preflight.pictures(dataset.folder))
+    return sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings))

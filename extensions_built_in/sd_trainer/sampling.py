@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from toolkit.config.sections.sample import SampleSection
 from toolkit.context import Context
+from toolkit.data.references import NONE
+from toolkit.models.conditions import Row
 from toolkit.models.family import Family
 from toolkit.reporting.loggers import Loggers
 from toolkit.reporting.progress import Progress
 from toolkit.run_folder import RunFolder
 from toolkit.sampling.hook import SamplePictures
 from toolkit.sampling.prompts import SamplePrompt, read_prompts
-from toolkit.sampling.render import texts_of
-from toolkit.training.feed import Feed
+from toolkit.sampling.references import check_references, listed_references, open_references
+from toolkit.sampling.request import Request, latent_shape, make_request, needs_negative
+from toolkit.sampling.schedulers import make_scheduler
 from toolkit.training.state import TrainState
+from toolkit.training.text_rows import Prompt
+from toolkit.training.texts import TextRow
 
 if TYPE_CHECKING:
     from extensions_built_in.sd_trainer.config import SdTrainer
+
+Around = Callable[[], AbstractContextManager[object]]
 
 
 class Pictures:
@@ -30,22 +41,28 @@ class Pictures:
         self.first_prompts = self._read(config.first_sample) if config.first_sample else self.prompts
         self.during: SamplePictures | None = None
         self._first: SamplePictures | None = None
+        self._conditions: dict[SamplePrompt, Row] = {}
 
     @property
-    def texts(self) -> list[str]:
-        """Prompts to encode."""
-        return texts_of([*self.prompts, *self.first_prompts], self.family.facts)[0]
+    def texts(self) -> list[Prompt]:
+        """What to encode: the prompts, and the negative ones that guidance takes."""
+        prompts = [*self.prompts, *self.first_prompts]
+        return list(dict.fromkeys(text for prompt in prompts for text in self._texts(prompt) if text is not None))
 
-    @property
-    def negative_texts(self) -> list[str]:
-        """Negative prompts to encode."""
-        return texts_of([*self.prompts, *self.first_prompts], self.family.facts)[1]
+    @torch.no_grad()
+    def encode(self) -> None:
+        """Encode the reference pictures as the VAE sees them."""
+        facts, shown = self.family.facts, [p for p in {*self.prompts, *self.first_prompts} if p.images]
+        with self.family.parts.using(*(self.family.needs.get("encode_condition", ()) if shown else ())):
+            for prompt in shown:
+                row = self.family.encode_condition(open_references(prompt, facts), latent_shape(prompt, facts))
+                self._conditions[prompt] = {name: tensor.cpu() for name, tensor in row.items()}
 
-    def prepare(self, feed: Feed, loggers: Loggers, progress: Progress) -> None:
-        """Make the hooks. The feed must have encoded the texts."""
-        self.during = self._hook(self.config.sample, self.prompts, feed, loggers, progress)
+    def prepare(self, text_row: TextRow, loggers: Loggers, progress: Progress, around: Around = nullcontext) -> None:
+        """Make the hooks; pictures are made inside `around()`. The feed must have encoded the texts."""
+        self.during = self._hook(self.config.sample, self.prompts, text_row, loggers, progress, around)
         first = self.config.first_sample or self.config.sample
-        self._first = self._hook(first, self.first_prompts, feed, loggers, progress)
+        self._first = self._hook(first, self.first_prompts, text_row, loggers, progress, around)
 
     def make_first(self, state: TrainState) -> None:
         """The pictures before the first step of this start, if they are wanted."""
@@ -56,7 +73,8 @@ class Pictures:
     def _read(self, section: SampleSection) -> list[SamplePrompt]:
         if self.config.train.disable_sampling:
             return []
-        return read_prompts(
+        facts = self.family.facts
+        prompts = read_prompts(
             prompts=section.prompts,
             samples=[item.model_dump(exclude_none=True) for item in section.samples],
             neg=section.neg,
@@ -67,14 +85,38 @@ class Pictures:
             guidance_scale=section.guidance_scale,
             sample_steps=section.sample_steps,
             network_multiplier=section.network_multiplier,
+            guidance_rescale=section.guidance_rescale,
+            num_frames=section.num_frames,
+            fps=section.fps,
             trigger=self.config.trigger_word,
             name=self.name,
-            multiple=self.family.facts.stride * 2,
+            multiple=min(facts.multiple, facts.stride * 2),
+            frame_stride=facts.frame_stride,
             notice=print,
         )
+        make_scheduler(facts, section.sampler)  # complains now, not after hours of encoding
+        return check_references(prompts, facts, print)
+
+    def _texts(self, prompt: SamplePrompt) -> tuple[Prompt, Prompt | None]:
+        """The prompt and its negative one for the text encoders, with the pictures if they look at them."""
+        facts = self.family.facts
+        shown = listed_references(prompt) if facts.prompt_images else NONE
+        negative = Prompt(prompt.negative, True, shown) if needs_negative(prompt, facts) else None
+        return Prompt(prompt.prompt, not prompt.prompt, shown), negative
+
+    def _request(self, prompt: SamplePrompt, text_row: TextRow) -> Request:
+        text, negative = self._texts(prompt)
+        no = text_row(negative) if negative else None
+        return make_request(prompt, self.family.facts, text_row(text), no, self._conditions.get(prompt, {}))
 
     def _hook(
-        self, section: SampleSection, prompts: list[SamplePrompt], feed: Feed, loggers: Loggers, progress: Progress
+        self,
+        section: SampleSection,
+        prompts: list[SamplePrompt],
+        text_row: TextRow,
+        loggers: Loggers,
+        progress: Progress,
+        around: Around,
     ) -> SamplePictures | None:
         if not prompts:
             return None
@@ -83,13 +125,11 @@ class Pictures:
             loggers.images(step, paths)
             progress.note(f"{len(paths)} pictures at step {step}: {self.folder.samples_dir}")
 
-        positive, negative = texts_of(prompts, self.family.facts)
         return SamplePictures(
             self.family,
             self.context,
             prompts,
-            {text: feed.text_row(text) for text in positive},
-            {text: feed.text_row(text, negative=True) for text in negative},
+            lambda prompt: self._request(prompt, text_row),
             self.folder.samples_dir,
             section.format,
             every=section.sample_every,
@@ -97,4 +137,10 @@ class Pictures:
             total=self.config.train.steps,
             tell=tell,
             title=self.folder.name,
+            sampler=section.sampler,
+            around=around,
         )
+
+
+def _on_host(row: Row) -> Row:
+    return {name: tensor.cpu() for name, tensor in row.items()}

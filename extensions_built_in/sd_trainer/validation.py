@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from toolkit.data.encode import LATENTS
 from toolkit.data.image import read_size
 from toolkit.data.items import Item, expand
 from toolkit.data.scan import Record
+from toolkit.models.conditions import Row
 from toolkit.models.family import Family
 from toolkit.reporting.loggers import Loggers
 from toolkit.reporting.progress import Progress
@@ -19,6 +21,8 @@ from toolkit.training.feed import Bar, Feed
 from toolkit.training.hooks import Validate
 from toolkit.training.loop import Hook
 from toolkit.training.path import Path as NoisePath
+from toolkit.training.text_rows import Prompt
+from toolkit.training.texts import TextRow
 
 if TYPE_CHECKING:
     from extensions_built_in.sd_trainer.config import SdTrainer
@@ -30,8 +34,14 @@ class HeldOut:
     def __init__(self, config: SdTrainer, family: Family, context: Context) -> None:
         self.section, self.family, self.context = config.train.validation_config, family, context
         entries = self.section.validation_items if self.section else []
+        if entries and family.facts.needs_references:
+            raise ValueError(
+                "train.validation_config: this model makes pictures from reference pictures, which held-out pictures "
+                "have none of; remove the section"
+            )
         paths = [Path(entry.image_path).expanduser() for entry in entries]
-        self.texts = [entry.prompt.replace("[trigger]", config.trigger_word or "") for entry in entries]
+        texts = [entry.prompt.replace("[trigger]", config.trigger_word or "") for entry in entries]
+        self.texts = [Prompt(text, negative=not text) for text in texts]
         records = [Record(path, str(path), *read_size(path)) for path in paths]
         resolution = [self.section.resolution] if self.section else []
         self._items: list[Item] = expand(records, resolution, family.facts.multiple)
@@ -43,7 +53,7 @@ class HeldOut:
         if feed.encode_pictures(self._items, self._cache, bar, problems):
             raise ValueError("train.validation_config: " + "; ".join(problems))
 
-    def hooks(self, feed: Feed, loggers: Loggers, progress: Progress) -> list[Hook]:
+    def hooks(self, feed: Feed, text_row: TextRow, loggers: Loggers, progress: Progress) -> list[Hook]:
         """The hook, if there is something to measure."""
         if not self._items or self.section is None:
             return []
@@ -52,11 +62,14 @@ class HeldOut:
             loggers.log(step, values)
             progress.note(f"step {step}: validation loss {values['validation/loss']:.4f}")
 
-        rows = [
-            (self._cache.get(feed.image_key(item))[LATENTS].float(), feed.text_row(text))
+        samples = [
+            (self._cache.get(feed.image_key(item))[LATENTS].float(), partial(self._row, feed, text_row, item, text))
             for item, text in zip(self._items, self.texts, strict=True)
         ]
         section = self.section
         every = section.validate_every_n_steps
         path = NoisePath.of(self.family.facts)
-        return [Validate(self.family, path, self.context, rows, section.validation_sigmas, log, every)]
+        return [Validate(self.family, path, self.context, samples, section.validation_sigmas, log, every)]
+
+    def _row(self, feed: Feed, text_row: TextRow, item: Item, text: Prompt) -> Row:
+        return {**text_row(text), **feed.picture_rows.numbers(item, 0)}

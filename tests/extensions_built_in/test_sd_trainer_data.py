@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
+from PIL import Image
+
+from extensions_built_in.flux import tiny as flux
+from extensions_built_in.wan import tiny as wan
 
 
 def total(training: Any) -> float:
@@ -95,3 +101,61 @@ def test_min_and_max_denoising_steps_and_emphasis_change_which_times_are_trained
     runs = [training(f"run{index}", train={"steps": 1, **each}).run() for index, each in enumerate(options)]
     losses = [run.metrics()[0]["loss/loss"] for run in runs]
     assert len({round(loss, 7) for loss in losses}) == len(options), losses
+
+
+def write_video(path: Path, num_frames: int) -> None:
+    """A video of 32x32 pixels that gets brighter."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 10 * number, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_videos_and_pictures_train_together(training: Any, tmp_path: Path, noise_folder: Path, capsys: Any) -> None:
+    """With the first frame given, as TI2V-5B takes it, and all encoded ahead."""
+    model = wan.save_tiny(tmp_path / "wan", small=True)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for index, count in enumerate((9, 9, 12)):
+        write_video(folder / f"{index}.mp4", count)
+        (folder / f"{index}.txt").write_text("a red circle")
+    (folder / "still.png").write_bytes((noise_folder / "2.png").read_bytes())
+    dataset = {"folder_path": str(folder), "resolution": 32, "cache_latents": True, "num_frames": 9, "do_i2v": True}
+    run = training(
+        model={"arch": "wan22_5b", "name_or_path": str(model)},
+        network={"network_kwargs": {"only_if_contains": ["to_q"]}},
+        datasets=[dataset],
+        train={"steps": 4, "batch_size": 2},
+        sample={"prompts": []},
+    ).run()
+    printed = capsys.readouterr().out
+    assert "4 training samples in 2 buckets (32x32: 1, 32x32x9: 3)" in printed
+    # two of the videos have the same content
+    assert "encoding references: 2/2" in printed
+    losses = [row["loss/loss"] for row in run.metrics()]
+    assert len(losses) == 4 and all(0 < loss < 100 for loss in losses)
+    assert total(run) != 0
+
+
+def test_references_train_from_end_to_end(training: Any, tmp_path: Path, noise_folder: Path) -> None:
+    model = flux.save_tiny(tmp_path / "kontext", pipeline="FluxKontextPipeline")
+    edits = tmp_path / "edits"
+    edits.mkdir()
+    for path in noise_folder.glob("*.png"):
+        Image.open(path).transpose(Image.Transpose.ROTATE_180).save(edits / path.name)
+    changes: list[dict[str, Any]] = [{"control_path": str(edits)}, {"control_path": str(noise_folder)}, {}]
+    sums = []
+    for index, change in enumerate(changes):
+        dataset = {"folder_path": str(noise_folder), "resolution": 32, "cache_latents": True, **change}
+        each = training(
+            f"run{index}",
+            model={"arch": "flux_kontext", "name_or_path": str(model)},
+            datasets=[dataset],
+            train={"steps": 2, "optimizer_params": {"eps": 1.0}},
+            sample={"prompts": []},
+        )
+        sums.append(total(each.run()))
+    assert len(set(sums)) == 3

@@ -24,23 +24,29 @@ def test_a_full_fine_tune_learns_and_its_folder_loads(training: Any, shapes_fold
 
     saved = FluxTransformer2DModel.from_pretrained(run.path / "run" / "transformer").state_dict()
     state = run.state()
-    average = dict(zip(state["params"], state["ema"]["shadow"], strict=True))
+    names = [name.removeprefix("transformer.") for name in state["params"]]
+    average = dict(zip(names, state["ema"]["shadow"], strict=True))
     assert saved.keys() == average.keys() and all(torch.equal(saved[name], average[name]) for name in saved)
     assert (run.path / "run_000000030" / "transformer" / "config.json").exists()
     assert (run.path / "run" / "aitk_meta.yaml").exists()
     assert "full fine-tune of transformer" in capsys.readouterr().out
 
 
-def test_a_full_fine_tune_goes_on_exactly_and_from_its_folder(training: Any, signal_at: Any, identical: Any) -> None:
+@pytest.mark.parametrize("save_format", ["diffusers", "safetensors"])
+def test_a_full_fine_tune_goes_on_exactly_and_from_what_it_saved(
+    training: Any, signal_at: Any, identical: Any, save_format: str
+) -> None:
     from jobs import Stopped
 
-    options = {"network": None, "train": {"steps": 3, "lr": 1e-3}, "save": {"dtype": "fp32", "save_every": 2}}
+    save = {"dtype": "fp32", "save_every": 2, "save_format": save_format}
+    options = {"network": None, "train": {"steps": 3, "lr": 1e-3}, "save": save}
     whole = training("whole", **options).run()
     parts = training("parts", **options)
     with signal_at("step 2/3"), pytest.raises(Stopped):
         parts.run()
     parts.run()
     assert identical(parts.state(), whole.state())
+    assert parts.final.is_file() == (save_format == "safetensors")
 
     (parts.path / "optimizer.pt").unlink()
     longer, before = parts.but(train={"steps": 4, "lr": 1e-12}).run().state(), whole.state()

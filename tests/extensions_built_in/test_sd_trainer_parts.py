@@ -22,8 +22,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, set[str]]
     alive: list[tuple[str, Any]] = []
     load = Source.load
 
-    def watched(self: Source, name: str, dtype: Any) -> Any:
-        part = load(self, name, dtype)
+    def watched(self: Source, name: str, *options: Any) -> Any:
+        part = load(self, name, *options)
         if not name.startswith("tokenizer"):
             seen.append((name, {other for other, reference in alive if reference() is not None}))
             alive.append((name, weakref.ref(part)))

@@ -69,7 +69,7 @@ def test_prune_never_deletes_the_newest(folder: RunFolder) -> None:
     with pytest.raises(AssertionError):
         folder.prune(0)
     folder.prune(1)
-    assert folder.newest_weights() == (200, folder.weights_path(200))
+    assert folder.newest_weights() == (200, (folder.weights_path(200),))
 
 
 def test_prune_keeps_a_file_that_a_newer_save_wrote_again(folder: RunFolder) -> None:
@@ -87,7 +87,7 @@ def test_prune_deletes_folders_and_survives_files_that_are_gone(folder: RunFolde
             write_weights(temporary / "transformer" / "model.safetensors")
         folder.record(step, [folder.weights_path(step, extension="")])
     (folder.weights_path(1, extension="") / "transformer" / "model.safetensors").unlink()
-    assert folder.newest_weights() == (3, folder.weights_path(3, extension=""))
+    assert folder.newest_weights([""]) == (3, (folder.weights_path(3, extension=""),))
     folder.prune(1)
     assert names(folder) == {folder.weights_path(3, extension="").name, "checkpoints.json"}
 
@@ -96,9 +96,9 @@ def test_newest_is_by_step_not_by_time(folder: RunFolder) -> None:
     for step in (900, 1000, 100):
         save(folder, step)
     (folder.path / f"{folder.name}_zzz_notes.txt").write_text("newer than all")
-    assert folder.newest_weights() == (1000, folder.weights_path(1000))
+    assert folder.newest_weights() == (1000, (folder.weights_path(1000),))
     save(folder, 1200, final=True)
-    assert folder.newest_weights() == (1200, folder.weights_path(None))
+    assert folder.newest_weights() == (1200, (folder.weights_path(None),))
 
 
 @pytest.mark.parametrize("size", [0, 4, 40, 250, -1])
@@ -107,8 +107,42 @@ def test_broken_newest_is_told_and_skipped(tmp_path: Path, size: int) -> None:
     save(folder, 100)
     truncate(save(folder, 200), size)
     notices: list[str] = []
-    assert folder.newest_weights(notices.append) == (100, folder.weights_path(100))
+    assert folder.newest_weights(notice=notices.append) == (100, (folder.weights_path(100),))
     assert len(notices) == 1 and "run_000000200.safetensors is incomplete" in notices[0]
+
+
+ENDS = ("_high_noise.safetensors", "_low_noise.safetensors")
+
+
+def save_two(folder: RunFolder, step: int) -> list[Path]:
+    """Two experts, recorded as one save."""
+    paths = [write_weights(folder.weights_path(step, "", end)) for end in ENDS]
+    folder.record(step, paths)
+    return paths
+
+
+def test_pruning_counts_steps_and_not_files(folder: RunFolder) -> None:
+    for step in (1, 2, 3):
+        save_two(folder, step)
+    folder.prune(2)
+    assert names(folder) == {*(f"{folder.name}_{step:09d}{end}" for step in (2, 3) for end in ENDS), "checkpoints.json"}
+
+
+def test_the_newest_save_has_all_its_files(folder: RunFolder) -> None:
+    older, newer = save_two(folder, 1), save_two(folder, 2)
+    assert folder.newest_weights(ENDS) == (2, tuple(newer))
+    newer[1].unlink()
+    notices: list[str] = []
+    assert folder.newest_weights(ENDS, notices.append) == (1, tuple(older))
+    assert len(notices) == 1 and f"{newer[1]} is missing" in notices[0]
+    assert folder.newest_weights(ENDS[:1]) == (2, (newer[0],))
+
+
+def test_files_of_experts_that_the_manifest_lacks_are_found(folder: RunFolder) -> None:
+    paths = tuple(write_weights(folder.weights_path(700, "", end)) for end in ENDS)
+    write_weights(folder.weights_path(900, "_LoRA"))
+    assert folder.newest_weights(ENDS) == (700, paths)
+    assert folder.newest_weights() is None
 
 
 def test_complete_files(tmp_path: Path) -> None:
@@ -126,9 +160,9 @@ def test_folder_of_ai_toolkit_is_continued(folder: RunFolder) -> None:
     write_weights(folder.weights_path(500))
     write_weights(folder.weights_path(None))
     write_weights(folder.path / f"{folder.name}_LoRA_000000900.safetensors")
-    assert folder.newest_weights() == (500, folder.weights_path(500))
+    assert folder.newest_weights() == (500, (folder.weights_path(500),))
     write_weights(folder.weights_path(None), {"training_info": json.dumps({"step": 750, "epoch": 3})})
-    assert folder.newest_weights() == (750, folder.weights_path(None))
+    assert folder.newest_weights() == (750, (folder.weights_path(None),))
 
 
 def test_saving_a_step_again_lists_it_once(folder: RunFolder) -> None:

@@ -23,10 +23,21 @@ def check_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
         yield ("datasets", cached.index(False), "cache_text_embeddings"), text
 
 
+def check_texts(datasets: Sequence[DatasetSection], train: TrainSection) -> Iterator[Remarked]:
+    """Contradictions between cached captions and trained text encoders."""
+    for index, dataset in enumerate(datasets):
+        if train.train_text_encoder and dataset.cache_text_embeddings and not train.cache_text_embeddings:
+            text = "cannot be combined with train.train_text_encoder, which encodes captions at every step"
+            yield ("datasets", index, "cache_text_embeddings"), text
+
+
 def check_model(model: ModelPlugin, network: NetworkPlugin | None) -> Iterator[Remarked]:
     """Contradictions between what is loaded and what is trained."""
     if network is None and model.quantize:
         yield ("model", "quantize"), "quantized weights cannot be trained; add a `network`, or set it to false"
+    if network is None and model.offloads_layers:
+        key = "layer_offloading" if model.layer_offloading else "auto_memory"
+        yield ("model", key), "layers that are trained cannot be offloaded; add a `network`, or set it to false"
 
 
 def compare_train(train: TrainSection, model: ModelPlugin) -> Iterator[Remarked]:
@@ -45,15 +56,38 @@ def compare_train(train: TrainSection, model: ModelPlugin) -> Iterator[Remarked]
         yield ("train", "lr_scheduler"), "warms up over a tenth of the run (ai-toolkit over 1000 steps)"
     if train.ema_config.use_ema:
         yield ("train", "ema_config"), "the average is kept when a run resumes (ai-toolkit starts it anew)"
-    if model.flow and train.noise_scheduler not in (None, "flowmatch"):
-        text = f"has no effect: {model.arch} was trained by flow matching, so flowmatch is used"
+    own = ("flowmatch",) if model.flow else ("ddpm",)
+    if train.noise_scheduler not in (None, *own):
+        text = f"has no effect: {model.arch} was trained by {trained_by(model)}, which decides"
         yield ("train", "noise_scheduler"), text
+    if train.timestep_type is not None and not model.flow:
+        text = "decides which times are trained (ai-toolkit trains all times alike with ddpm); leave it out for that"
+        if train.timestep_type != "linear":
+            yield ("train", "timestep_type"), text
+    yield from _compare_rates(train)
+
+
+def trained_by(model: ModelPlugin) -> str:
+    """How the family's checkpoints were trained, in words."""
+    return "flow matching" if model.flow else "denoising diffusion"
+
+
+def _compare_rates(train: TrainSection) -> Iterator[Remarked]:
+    """Learning rates of parts of the model."""
+    trained = {"unet_lr": train.train_unet, "text_encoder_lr": train.train_text_encoder}
+    switches = {"unet_lr": "train_unet", "text_encoder_lr": "train_text_encoder"}
+    for key, is_trained in trained.items():
+        rate = getattr(train, key)
+        if rate is not None and not is_trained:
+            yield ("train", key), f"has no effect: {switches[key]} is off"
+        elif rate is not None and rate != train.lr:
+            yield ("train", key), f"is used, {rate:g} (ai-toolkit uses lr, {train.lr:g})"
 
 
 def compare_network(network: NetworkPlugin) -> Iterator[Remarked]:
     """What ai-toolkit does otherwise with `network`."""
     rank, alpha = network.effective_rank, network.effective_alpha
-    if alpha != rank:
+    if network.has_rank and alpha != rank:
         scale = f"{alpha:g}/{rank}"
         yield ("network", "linear_alpha"), f"scales the update by {scale} (ai-toolkit ignores it on transformer models)"
 
@@ -76,8 +110,8 @@ def compare_sample(
     """What may surprise about `sample`."""
     if sample.prompts and sample.samples:
         yield (section, "prompts"), "has no effect, because samples is set"
-    if model.flow and sample.sampler not in (None, "flowmatch"):
-        text = f"has no effect: {model.arch} was trained by flow matching, so flowmatch is used"
+    if not _has_sampler(sample.sampler, model):
+        text = f"has no effect: {model.arch} was trained by {trained_by(model)}, so its own sampler is used"
         yield (section, "sampler"), text
     if section == "sample" and sample.sample_every > train.steps and "sample_every" in sample.model_fields_set:
         yield (section, "sample_every"), f"more than train.steps ({train.steps}): samples only before and after"
@@ -86,10 +120,11 @@ def compare_sample(
         yield (section, "samples" if sample.samples else "prompts"), "[trigger] stands for nothing: no trigger_word"
 
 
-def compare_full(save: SaveSection) -> Iterator[Remarked]:
-    """What a full fine-tune writes."""
-    if "save_format" in save.model_fields_set and save.save_format == "safetensors":
-        yield ("save", "save_format"), "a full fine-tune is written as a diffusers folder"
+def _has_sampler(name: str | None, model: ModelPlugin) -> bool:
+    """Whether a sampler of that name fits; toolkit/sampling/schedulers.py has the same names with their classes."""
+    if model.flow:
+        return name in (None, "flowmatch", "euler", "unipc", "dpmsolver++")
+    return name not in ("flowmatch", "mean_flow")
 
 
 def compare_save(save: SaveSection, train: TrainSection) -> Iterator[Remarked]:

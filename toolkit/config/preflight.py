@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from toolkit.config.errors import Problem
@@ -20,8 +20,10 @@ from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
 from toolkit.registry import ROOT
 
-HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
-MODEL_PATHS = ("name_or_path", "extras_name_or_path", "te_name_or_path", "vae_path", "unet_path")
+HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
+HUB_ADDRESS = re.compile(r"^https://(huggingface\.co|hf\.co)/[\w.-]+/[\w.-]+/(blob|resolve)/.+\.safetensors")
+LORA_PATHS = ("lora_path", "assistant_lora_path", "inference_lora_path", "accuracy_recovery_adapter")
+MODEL_PATHS = ("name_or_path", "extras_name_or_path", "te_name_or_path", "vae_path", "unet_path", *LORA_PATHS)
 BYTES_PER_RANK = 4_000_000
 """Of a LoRA file; a large family needs more, so that the check does not cry wolf."""
 
@@ -45,19 +47,24 @@ def check_folders(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
                 path,
                 f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}{_near(folder)}",
             )
-        elif next(pictures(folder), None) is None:
-            yield path, f"there is no picture in {folder} ({', '.join(sorted(IMAGE_ENDINGS))})"
+        elif next(pictures(folder, dataset.endings), None) is None:
+            kind = "picture or video" if dataset.has_video else "picture"
+            yield path, f"there is no {kind} in {folder} ({', '.join(sorted(dataset.endings))})"
+        for key, folders in (("control_path", dataset.control_folders), ("inpaint_path", dataset.inpaint_folders)):
+            missing = [str(other) + _near(other) for other in folders if not other.is_dir()]
+            if missing:
+                yield ("datasets", index, key), f"there is no folder {', '.join(missing)}"
         triggers = dataset.random_triggers
         if isinstance(triggers, str) and triggers and not Path(triggers).expanduser().is_file():
             yield ("datasets", index, "random_triggers"), f"there is no file {triggers}"
 
 
-def pictures(folder: Path) -> Iterator[Path]:
-    """The pictures below a folder; hidden and cache folders are left out."""
+def pictures(folder: Path, endings: Set[str] = IMAGE_ENDINGS) -> Iterator[Path]:
+    """The pictures, or what has one of the `endings`, below a folder; hidden and cache folders are left out."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in CACHE_FOLDERS)
         for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not name.startswith("."):
+            if os.path.splitext(name)[1].lower() in endings and not name.startswith("."):
                 yield Path(parent, name)
 
 
@@ -72,11 +79,15 @@ def check_model_paths(model: ModelPlugin) -> Iterator[Remarked]:
             continue
         path = Path(name).expanduser()
         if path.exists():
+            if path.is_file() and path.suffix != ".safetensors":
+                yield ("model", key), f"{name} is no .safetensors file; only these are read"
             continue
         if path.is_absolute() or name.startswith((".", "~")) or "\\" in name:
             yield ("model", key), f"there is no file or folder {name}{_near(path)}"
-        elif not HUB_NAME.match(name):
+        elif not HUB_NAME.match(name) and not HUB_ADDRESS.match(name):
             yield ("model", key), f"'{name}' is neither here nor a name of the Hugging Face Hub (owner/model)"
+    if model.revision and Path(model.name_or_path).expanduser().exists():
+        yield ("model", "revision"), "is for a repository of the Hugging Face Hub, but model.name_or_path is here"
 
 
 def check_validation(train: TrainSection) -> Iterator[Remarked]:
@@ -110,7 +121,7 @@ def check_results(
 def bytes_needed(save: SaveSection, network: NetworkPlugin | None, model: ModelPlugin) -> int:
     """A low guess of what the checkpoints and the state of the optimizer take."""
     size = _weights_size(model)
-    if network is not None:
+    if network is not None and network.has_rank:
         update = network.effective_rank * BYTES_PER_RANK
         size = min(size, update) if size else update
     return size * (save.max_step_saves_to_keep + 1) + 3 * size

@@ -38,6 +38,11 @@ FLAGS = {
 """The more special ones first: an SSD config also says is_xl."""
 OPTIMIZERS = {"prodigyopt": "prodigy", "adamw_8bit": "adamw8bit", "adamw8": "adamw8bit", "adam_w": "adamw"}
 QTYPES = ("qfloat8", "qint8", "qint4", "qint2", "float8", "int8")
+NEAREST_QTYPES = {
+    "uint8": "qint8", "uint7": "qint8", "uint6": "qint8", "uint5": "qint8",
+    "uint4": "qint4", "uint3": "qint4", "uint2": "qint2",
+}  # fmt: skip
+"""Types of ai-toolkit's own quantization, and what stores at least as many bits here."""
 WITH_WARMUP = {"constant": "constant_with_warmup", "cosine": "cosine_with_warmup"}
 
 
@@ -81,6 +86,26 @@ def _read_quantize(document: Document, base: KeyPath, path: KeyPath) -> None:
     if document.get(qtype) is None:
         document.duplicate(path, qtype)
     document.set(path, True)
+
+
+def _read_loraplus(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """LoRA+ is a LoRA whose B learns faster, 16 times in the paper."""
+    ratio = (*path[:-1], "loraplus_lr_ratio")
+    if document.get(ratio) is None:
+        document.set(ratio, 16.0)
+    document.notice(path, f"read as `type: lora` with `loraplus_lr_ratio: {document.get(ratio):g}` (ai-toolkit trains "
+                    "a plain LoRA)")  # fmt: skip
+    document.set(path, "lora")
+
+
+def _read_adapter(document: Document, base: KeyPath, path: KeyPath) -> None:
+    """`qtype: uint4|FILE` is `qtype: uint4` with `accuracy_recovery_adapter: FILE`."""
+    qtype, _, file = str(document.get(path)).partition("|")
+    adapter = (*path[:-1], "accuracy_recovery_adapter")
+    document.notice(path, f"read as `qtype: {qtype}` with `accuracy_recovery_adapter: {file}`")
+    document.duplicate(path, adapter)
+    document.set(adapter, file)
+    document.set(path, qtype)
 
 
 def _read_optimizer(document: Document, base: KeyPath, path: KeyPath) -> None:
@@ -157,7 +182,6 @@ SPELLINGS: tuple[Spelling, ...] = (
     dropped("save.use_safetensors", one_of(True), "it is always so"),
     dropped("save.safe_serialization", one_of(True), "it is always so"),
     dropped("model.local_files_only", one_of(False), "it is off"),
-    dropped("model.revision", one_of("main"), "main is used"),
     dropped("train.enable_ttb", one_of(False), "it is off"),
     dropped("train.use_8bit_adam", one_of(False), "train.optimizer decides"),
     dropped("train.lr_warmup_steps", one_of(0), "there is no warm-up"),
@@ -168,8 +192,16 @@ SPELLINGS: tuple[Spelling, ...] = (
             "a list, but one process uses one device: {value}"),
     changed("model.arch", _has_tag, lambda value: value.partition(":")[0], "the tag is not used; read as {value}"),
     rewritten("model.quantize", lambda value: value in QTYPES, _read_quantize),
+    rewritten("model.qtype", lambda value: isinstance(value, str) and "|" in value, _read_adapter),
+    *(changed(f"model.{key}", lambda value: isinstance(value, str) and value in NEAREST_QTYPES,
+              lambda value: NEAREST_QTYPES[value], "read as {value}, the nearest type here")
+      for key in ("qtype", "qtype_te")),
     rewritten("model.quantize_te", lambda value: value in QTYPES, _read_quantize),
+    changed("model.arch", one_of("wan22_14b_t2v"), lambda value: "wan22_14b", "read as {value}"),
     changed("network.type", one_of("lierla"), lambda value: "lora", "read as {value}, its newer name"),
+    changed("network.type", one_of("adalora"), lambda value: "lora",
+            "there is no AdaLoRA; read as {value}, as ai-toolkit does"),
+    rewritten("network.type", one_of("loraplus", "lora_plus", "lora+"), _read_loraplus),
     rewritten("train.optimizer", lambda value: isinstance(value, dict), _read_optimizer),
     changed("train.optimizer", lambda value: isinstance(value, str) and value in OPTIMIZERS,
             lambda value: OPTIMIZERS[value], "read as {value}"),

@@ -58,6 +58,13 @@ class RowCache:
         shard, names = self._stored[key]
         return {name: self._shards[shard].get_tensor(f"{key}/{name}") for name in names}
 
+    def shapes(self, key: str) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors of a row, without reading them."""
+        if key in self._waiting:
+            return {name: tuple(tensor.shape) for name, tensor in self._waiting[key].items()}
+        shard, names = self._stored[key]
+        return {name: tuple(self._shards[shard].get_slice(f"{key}/{name}").get_shape()) for name in names}
+
     def put(self, key: str, row: Row) -> None:
         """Add a row; a key that is there already keeps its row."""
         assert row and "/" not in key

@@ -59,13 +59,19 @@ def read_size(path: Path | str) -> Size:
         with Image.open(path, formats=FORMATS) as image:
             return _upright(image.size, _orientation(image, path))
     except BAD_FILE as error:
-        raise BrokenImage(path, _reason(path, error)) from error
+        raise BrokenImage(path, reason_of(path, error)) from error
+
+
+def has_alpha(path: Path | str) -> bool:
+    """Whether a picture has transparent parts, as far as its header tells."""
+    with Image.open(path, formats=FORMATS) as image:
+        return image.has_transparency_data
 
 
 def open_image(
-    path: Path | str, background: Color = WHITE, at_least: Size | None = None, expected: Size | None = None
+    path: Path | str, background: Color | None = WHITE, at_least: Size | None = None, expected: Size | None = None
 ) -> Image.Image:
-    """The first frame as upright RGB; transparent parts show the background.
+    """The first frame as upright RGB; transparent parts show the background, or without one stay so (RGBA).
 
     With `at_least`, a JPEG may be decoded at a half, quarter or eighth of its size as long as it stays twice as large:
     much faster, and the resampling that follows still has detail to work with. A file whose size is no longer the
@@ -75,16 +81,17 @@ def open_image(
         with Image.open(path, formats=FORMATS) as image:
             orientation = _orientation(image, path)
             size = _upright(image.size, orientation)
-            if expected and size != expected:
-                raise ValueError(f"is now {size[0]} x {size[1]}, was {expected[0]} x {expected[1]} when it was scanned")
+            check_size(size, expected)
             if at_least:
                 width, height = _upright(at_least, orientation)
                 image.draft(None, (2 * width, 2 * height))
             image.load()
             turned = image.transpose(TURNS[orientation]) if orientation in TURNS else image
-            return _to_rgb(turned, background)
+            if background is None and turned.has_transparency_data:
+                return turned.convert("RGBA")
+            return to_rgb(turned, background or WHITE)
     except BAD_FILE as error:
-        raise BrokenImage(path, _reason(path, error)) from error
+        raise BrokenImage(path, reason_of(path, error)) from error
 
 
 def fit(
@@ -100,10 +107,17 @@ def fit(
 
 
 def to_pixels(batch: np.ndarray) -> torch.Tensor:
-    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in -1..1."""
+    """uint8 [B, (F,) H, W, 3] -> float [B, 3, (F,) H, W] in -1..1."""
     import torch
 
-    return rearrange(torch.from_numpy(batch), "b h w c -> b c h w").contiguous().float().div_(127.5).sub_(1)
+    channels_first = rearrange(torch.from_numpy(batch), "b ... c -> b c ...")
+    return channels_first.contiguous().float().div_(127.5).sub_(1)
+
+
+def check_size(size: Size, expected: Size | None) -> None:
+    """Raise ValueError if a file was exchanged since it was scanned."""
+    if expected and size != expected:
+        raise ValueError(f"is now {size[0]} x {size[1]}, was {expected[0]} x {expected[1]} when it was scanned")
 
 
 def _upright(size: Size, orientation: int) -> Size:
@@ -136,7 +150,8 @@ def _late_exif(path: Path | str) -> bytes:
     return b""
 
 
-def _to_rgb(image: Image.Image, background: Color) -> Image.Image:
+def to_rgb(image: Image.Image, background: Color) -> Image.Image:
+    """8-bit RGB; transparent parts show the background."""
     if image.mode.startswith("I"):
         image = _to_8_bit(image)
     if image.has_transparency_data:
@@ -168,7 +183,7 @@ def _from_profile(image: Image.Image, profile: bytes) -> Image.Image:
     return turned
 
 
-def _reason(path: Path | str, error: BaseException) -> str:
+def reason_of(path: Path | str, error: BaseException) -> str:
     """Why a file cannot be read, in the user's terms."""
     file = Path(path)
     if isinstance(error, FileNotFoundError):
@@ -177,6 +192,7 @@ def _reason(path: Path | str, error: BaseException) -> str:
         return "empty file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image that can be read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    # errors of FFmpeg have it too
+    if strerror := getattr(error, "strerror", None):
+        return str(strerror)
     return str(error) or type(error).__name__

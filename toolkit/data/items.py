@@ -1,4 +1,4 @@
-"""Records become items: one per picture, resolution, mirroring and repeat, each knowing its bucket."""
+"""Records become items: one per picture or video, resolution, mirroring and repeat, each knowing its bucket."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,8 @@ from itertools import product
 
 from toolkit.data.bucket import Box, Size, bucket_for, crop_for, square_for
 from toolkit.data.caption import CaptionRule, caption_for
+from toolkit.data.frames import FrameRule
+from toolkit.data.references import NONE, References
 from toolkit.data.rng import stream
 from toolkit.data.scan import Record
 
@@ -30,11 +32,30 @@ class Item:
     random_crop: bool = False
     caption: CaptionRule = PLAIN
     weight: float = 1.0
+    frames: FrameRule | None = None
+    """Which frames a model for video gets; None for a model for pictures."""
+    references: References = NONE
 
     @property
-    def bucket_key(self) -> Size:
-        """Items with equal keys may share a batch."""
-        return self.size
+    def num_frames(self) -> int:
+        """F of its pixels; 0 if they are a picture [H, W]."""
+        return self.frames.count(self.record.clip) if self.frames else 0
+
+    @property
+    def bucket_key(self) -> tuple[Size, int, int]:
+        """Items with equal keys may share a batch, as far as their pixels go."""
+        return self.size, self.num_frames, len(self.references.pictures) + self.references.first_frame
+
+    def times(self, seed: int = 0) -> tuple[float, ...]:
+        """The moments of its frames in a video; the same in every epoch."""
+        if self.frames is None or self.record.clip is None:
+            return ()
+        return self.frames.times(self.record.clip, stream(seed, 0, self.id, "frames").random())
+
+    @property
+    def fps(self) -> float:
+        """Frames per second among those that are trained."""
+        return self.frames.rate(self.record.clip) if self.frames else 0.0
 
     def box(self, seed: int = 0, epoch: int = 0) -> Box:
         """The part of the picture that is seen in this epoch."""
@@ -62,6 +83,7 @@ def expand(
     random_crop: bool = False,
     caption: CaptionRule = PLAIN,
     weight: float = 1.0,
+    frames: FrameRule | None = None,
 ) -> list[Item]:
     """All items of one data set; every resolution, mirroring and repeat is an item of its own.
 
@@ -85,6 +107,7 @@ def expand(
             random_crop=random_crop,
             caption=caption,
             weight=weight,
+            frames=frames,
         )
         for resolution in resolutions
         for record in records
@@ -93,7 +116,28 @@ def expand(
     ]
 
 
+def crop_numbers(item: Item, seed: int = 0, epoch: int = 0) -> list[float]:
+    """Original height and width, top and left of the crop in the scaled picture, target height and width."""
+    (width, height), box = item.size, item.box(seed, epoch)
+    # the crop fills the target, so the scaled picture is this much larger
+    scaled_width, scaled_height = width / (box[2] - box[0]), height / (box[3] - box[1])
+    # in a mirrored picture, what was right of the crop is left of it
+    left = (1 - box[2]) if item.flip_x else box[0]
+    top = (1 - box[3]) if item.flip_y else box[1]
+    corner = round(top * scaled_height), round(left * scaled_width)
+    return [float(value) for value in (item.record.height, item.record.width, *corner, height, width)]
+
+
 def bucket_table(items: Iterable[Item]) -> dict[Size, int]:
     """How many items each size has, from the smallest size to the largest."""
     counts = Counter(item.size for item in items)
     return dict(sorted(counts.items(), key=lambda entry: (entry[0][0] * entry[0][1], entry[0])))
+
+
+def bucket_names(items: Iterable[Item]) -> dict[str, int]:
+    """How many items each bucket has: "64x48" or, with frames, "64x48x17"; from the smallest to the largest."""
+    counts = Counter((item.size[0] * item.size[1], item.num_frames, item.size) for item in items)
+    return {
+        "x".join(map(str, (*size, frames) if frames > 1 else size)): count
+        for (_, frames, size), count in sorted(counts.items())
+    }

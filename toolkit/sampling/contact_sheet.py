@@ -157,11 +157,30 @@ def _write_label(draw: ImageDraw.ImageDraw, row: Row, y: int, height: int) -> No
 
 
 def _fit(path: Path, longest: int) -> Image.Image:
-    """Open a picture and bring it to a size at which it can be looked at."""
+    """Open a picture and bring it to a size at which it can be looked at; of a video, a strip of frames."""
     with Image.open(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            return _strip(image, longest)
         # A JPEG is decoded at half or a quarter of its size where that is enough.
         image.draft("RGB", (longest, longest))
         picture = image.convert("RGB")
+    return _to_size(picture, longest)
+
+
+def _strip(video: Image.Image, longest: int) -> Image.Image:
+    """The first frame, the one in the middle and the last, side by side, each at most half as large as a picture."""
+    last = video.n_frames - 1  # type: ignore[attr-defined]
+    frames = []
+    for number in dict.fromkeys((0, last // 2, last)):
+        video.seek(number)
+        frames.append(_to_size(video.convert("RGB"), longest // 2))
+    strip = Image.new("RGB", (sum(frame.width for frame in frames), frames[0].height))
+    for place, frame in enumerate(frames):
+        strip.paste(frame, (place * frame.width, 0))
+    return strip
+
+
+def _to_size(picture: Image.Image, longest: int) -> Image.Image:
     side = max(picture.size)
     if side < 128:
         factor = max(round(192 / side), 1)

@@ -1,8 +1,9 @@
-"""Pictures during training: before the first step, every N steps, at the end."""
+"""Pictures and videos during training: before the first step, every N steps, at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 from toolkit.context import Context
-from toolkit.models.conditions import Row
 from toolkit.models.family import Family
 from toolkit.sampling.contact_sheet import write_contact_sheet
-from toolkit.sampling.picture_files import save_picture
+from toolkit.sampling.picture_files import save_animation, save_picture
 from toolkit.sampling.prompts import SamplePrompt
-from toolkit.sampling.render import decode, groups, render
-from toolkit.training.hooks import averaged
+from toolkit.sampling.render import Frames, decode, render
+from toolkit.sampling.request import Request, groups
+from toolkit.sampling.video_files import save_mp4
+from toolkit.training.resting import resting
 from toolkit.training.state import TrainState
 
 
@@ -28,8 +30,7 @@ class SamplePictures:
         family: Family,
         context: Context,
         prompts: Sequence[SamplePrompt],
-        positive: Mapping[str, Row],
-        negative: Mapping[str, Row],
+        request_of: Callable[[SamplePrompt], Request],
         folder: Path,
         ext: str,
         every: int,
@@ -37,10 +38,12 @@ class SamplePictures:
         total: int,
         tell: Callable[[int, list[Path]], None],
         title: str = "",
+        sampler: str | None = None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self.family, self.context, self.prompts = family, context, prompts
-        self.positive, self.negative, self.folder, self.ext = positive, negative, folder, ext
-        self.every, self.start_step, self.total, self.tell, self.title = every, start_step, total, tell, title
+        self.family, self.context, self.prompts, self.request_of = family, context, prompts, request_of
+        self.folder, self.ext, self.title, self.sampler, self.around = folder, ext, title, sampler, around
+        self.every, self.start_step, self.total, self.tell = every, start_step, total, tell
         self.sheet: Path | None = None
 
     def after_step(self, state: TrainState, loss: Tensor) -> None:
@@ -51,23 +54,34 @@ class SamplePictures:
     @torch.no_grad()
     def make(self, state: TrainState) -> list[Path]:
         """Make, save and lay out all pictures."""
-        denoiser = self.family.denoiser
-        was_training = denoiser.training
-        denoiser.eval()
         latents: dict[int, Tensor] = {}
-        with averaged(state):
-            for indices in groups(self.prompts):
-                chosen = [self.prompts[index] for index in indices]
-                with state.network.scaled(chosen[0].network_multiplier):
-                    made = render(self.family, self.context, chosen, self.positive, self.negative)
-                latents.update(zip(indices, made, strict=True))
-        denoiser.train(was_training)
+        with resting(self.family, state), self.around():
+            for strength in dict.fromkeys(prompt.network_multiplier for prompt in self.prompts):
+                with state.network.scaled(strength):
+                    latents |= self._denoise(strength)
         with self.family.parts.using(*self.family.needs["decode"]):
-            pictures = decode(self.family, [latents[index] for index in range(len(self.prompts))])
-        paths = [
-            save_picture(image, self.folder, state.step, index, len(self.prompts), self.ext, asdict(prompt))
-            for index, (image, prompt) in enumerate(zip(pictures, self.prompts, strict=True))
-        ]
+            made = decode(self.family, [latents[index] for index in range(len(self.prompts))])
+        paths = [self._save(frames, state.step, index) for index, frames in enumerate(made)]
         self.sheet = write_contact_sheet(self.folder, self.title)
         self.tell(state.step, paths)
         return paths
+
+    def _denoise(self, strength: float) -> dict[int, Tensor]:
+        """Latents by place of the prompts that are made with this strength of the network."""
+        places = [index for index, prompt in enumerate(self.prompts) if prompt.network_multiplier == strength]
+        requests = [self.request_of(self.prompts[index]) for index in places]
+        latents: dict[int, Tensor] = {}
+        for group in groups(requests):
+            made = render(self.family, self.context, [requests[number] for number in group], self.sampler)
+            latents.update(zip((places[number] for number in group), made, strict=True))
+        return latents
+
+    def _save(self, frames: Frames, step: int, index: int) -> Path:
+        """Write a picture, or a video as an animated webp with an mp4 beside it; returns the former."""
+        prompt, count = self.prompts[index], len(self.prompts)
+        facts = asdict(prompt)
+        if len(frames) == 1:
+            return save_picture(frames[0], self.folder, step, index, count, self.ext, facts)
+        path = save_animation(frames, prompt.fps, self.folder, step, index, count, facts)
+        save_mp4(frames, prompt.fps, path.with_suffix(".mp4"), facts)
+        return path

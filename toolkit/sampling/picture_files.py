@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def save_picture(
 ) -> Path:
     """Write number `index` of the `count` pictures of a step, with `metadata` such as prompt and seed inside."""
     kind = _FORMATS[ext.lower().lstrip(".")]
-    name = f"{time.time_ns() // 1_000_000}__{step:09d}_{index:0{len(str(count))}d}.{ext.lower().lstrip('.')}"
+    name = file_name(step, index, count, ext)
     facts = {**metadata, "step": step, "index": index}
     with atomic_path(folder / name) as temporary:
         if kind == "PNG":
@@ -55,6 +55,37 @@ def save_picture(
         else:
             image.save(temporary, kind, quality=95, exif=_exif(facts))
     return folder / name
+
+
+def save_animation(
+    frames: Sequence[Image.Image],
+    fps: int,
+    folder: Path,
+    step: int,
+    index: int,
+    count: int,
+    metadata: Mapping[str, Any],
+) -> Path:
+    """Write a video as an animated webp, which browsers and picture viewers show, named like a picture."""
+    name = file_name(step, index, count, "webp")
+    facts = {**metadata, "step": step, "index": index}
+    with atomic_path(folder / name) as temporary:
+        frames[0].save(
+            temporary,
+            "WEBP",
+            save_all=True,
+            append_images=frames[1:],
+            duration=round(1000 / fps),
+            loop=0,
+            quality=95,
+            exif=_exif(facts),
+        )
+    return folder / name
+
+
+def file_name(step: int, index: int, count: int, ext: str) -> str:
+    """The name of number `index` of the `count` samples of a step; ai-toolkit's tools look for it."""
+    return f"{time.time_ns() // 1_000_000}__{step:09d}_{index:0{len(str(count))}d}.{ext.lower().lstrip('.')}"
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

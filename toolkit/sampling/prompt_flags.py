@@ -23,20 +23,20 @@ FLAGS: dict[str, tuple[str, type]] = {
     "steps": ("sample_steps", int),
     "m": ("network_multiplier", float),
     "network_multiplier": ("network_multiplier", float),
+    "gr": ("guidance_rescale", float),
+    "frames": ("num_frames", int),
+    "num_frames": ("num_frames", int),
+    "fps": ("fps", int),
+    "ctrl_img": ("ctrl_img", str),
 }
 # Flags of ai-toolkit that are no part of the prompt, but that nothing here obeys.
 UNSUPPORTED: dict[str, type] = {
     "p2": str,
     "n2": str,
-    "gr": float,
     "a": float,
     "ref": float,
     "ev": str,
     "extra_values": str,
-    "frames": int,
-    "num_frames": int,
-    "fps": int,
-    "ctrl_img": str,
     "ctrl_idx": int,
 }
 _MEANT = {

@@ -1,90 +1,62 @@
-"""Prompts to pictures with a loaded family, the same way for every family."""
+"""Requests to pictures and videos with a loaded family, the same way for every family."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
-import diffusers
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 from toolkit.context import Context
 from toolkit.models.conditions import Conditions, Row, collate
-from toolkit.models.family import Facts, Family
-from toolkit.sampling.prompts import SamplePrompt
+from toolkit.models.family import Family
+from toolkit.sampling.request import Request, latent_shape
 from toolkit.sampling.sample import sample
+from toolkit.sampling.schedulers import make_scheduler
 
-BATCH_PIXELS = 1024 * 1024
-
-
-def make_scheduler(facts: Facts) -> object:
-    """The checkpoint's own scheduler, from its configuration."""
-    cls = getattr(diffusers, facts.scheduler["_class_name"])
-    return cls.from_config(dict(facts.scheduler))
+Frames = list[Image.Image]
+"""A video, or of a picture the only frame."""
 
 
-def texts_of(prompts: Sequence[SamplePrompt], facts: Facts) -> tuple[list[str], list[str]]:
-    """(prompts, negative prompts) that must be encoded before pictures can be made."""
-    positive = list(dict.fromkeys(prompt.prompt for prompt in prompts))
-    negative = list(dict.fromkeys(prompt.negative or "" for prompt in prompts if needs_negative(prompt, facts)))
-    return positive, negative
-
-
-def needs_negative(prompt: SamplePrompt, facts: Facts) -> bool:
-    """Whether the prompt takes a second pass for classifier-free guidance."""
-    return facts.guidance == "cfg" and prompt.guidance > 1
-
-
-def groups(prompts: Sequence[SamplePrompt]) -> Iterator[list[int]]:
-    """Indices of prompts that can be made in one batch, of about one megapixel."""
-    waiting: dict[tuple[object, ...], list[int]] = {}
-    for index, prompt in enumerate(prompts):
-        key = (prompt.width, prompt.height, prompt.steps, prompt.guidance, prompt.network_multiplier)
-        waiting.setdefault(key, []).append(index)
-    for (width, height, *_), indices in waiting.items():
-        size = max(1, BATCH_PIXELS // (int(str(width)) * int(str(height))))
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
-
-
-def render(
-    family: Family,
-    context: Context,
-    prompts: Sequence[SamplePrompt],
-    positive: Mapping[str, Row],
-    negative: Mapping[str, Row],
-) -> list[Tensor]:
-    """Latents [1, C, h, w] for prompts of one group (see `groups`), whose texts' rows are given."""
-    facts, first = family.facts, prompts[0]
-    shape = (facts.channels, first.height // facts.stride, first.width // facts.stride)
-    noise = torch.stack([seeded_noise(prompt.seed, shape) for prompt in prompts]).to(context.device)
-    cond = _conditions([positive[prompt.prompt] for prompt in prompts], context)
-    no = None
-    if facts.guidance == "embedded":
-        cond = cond.plus(guidance=torch.full((len(prompts),), float(first.guidance), device=context.device))
-    elif needs_negative(first, facts):
-        no = _conditions([negative[prompt.negative or ""] for prompt in prompts], context)
+def render(family: Family, context: Context, requests: Sequence[Request], sampler: str | None = None) -> list[Tensor]:
+    """Latents [1, C, (f,) h, w] for requests of one group (see `groups`)."""
+    facts, first = family.facts, requests[0].prompt
+    generators = [torch.Generator().manual_seed(request.prompt.seed) for request in requests]
+    noise = torch.cat([seeded_noise(generator, latent_shape(first, facts)) for generator in generators])
+    negative = [request.no for request in requests if request.no is not None]
     with context.autocast():
-        latents = sample(family, make_scheduler(facts), noise, cond, no, first.guidance, first.steps)
+        latents = sample(
+            family,
+            make_scheduler(facts, sampler),
+            noise.to(context.device),
+            _conditions([request.row for request in requests], context),
+            _conditions(negative, context) if negative else None,
+            first.guidance,
+            first.steps,
+            first.guidance_rescale,
+            generators,
+        )
     return list(latents.split(1))
 
 
-def seeded_noise(seed: int, shape: Sequence[int]) -> Tensor:
-    """Standard normal noise [*shape] that is the same on every device, and the same as diffusers' for this seed."""
-    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))[0]
+def seeded_noise(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+    """Standard normal noise [1, *shape] of a host generator: the same on every device, and the same as diffusers'."""
+    return torch.randn(1, *shape, generator=generator)
 
 
 @torch.no_grad()
-def decode(family: Family, latents: Sequence[Tensor]) -> list[Image.Image]:
-    """Latents [1, C, h, w] -> pictures. The VAE must be loaded."""
-    return [picture(family.decode(one)[0]) for one in latents]
+def decode(family: Family, latents: Sequence[Tensor]) -> list[Frames]:
+    """Latents [1, C, (f,) h, w] -> frames. The VAE must be loaded."""
+    return [frames_of(family.decode(one)[0]) for one in latents]
 
 
-def picture(pixels: Tensor) -> Image.Image:
-    """[3, H, W] in -1..1 -> picture."""
-    levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+def frames_of(pixels: Tensor) -> Frames:
+    """[3, (F,) H, W] in -1..1 -> one picture per frame."""
+    levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    levels = levels if levels.ndim == 4 else levels[:, None]
+    return [Image.fromarray(frame.numpy()) for frame in rearrange(levels, "c f h w -> f h w c").contiguous()]
 
 
 def _conditions(rows: Sequence[Row], context: Context) -> Conditions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from toolkit.models.conditions import Conditions, hold
 from toolkit.models.family import Family
+from toolkit.sampling.schedulers import set_steps
 
 
 @torch.no_grad()
@@ -20,14 +23,19 @@ def sample(
     no: Conditions | None = None,
     guidance: float = 1.0,
     steps: int = 20,
+    rescale: float = 0.0,
+    generators: Sequence[torch.Generator] = (),
 ) -> Tensor:
     """Denoise `noise` [B, C, (f,) h, w] under `cond` to latents of the same shape.
 
-    With the conditions `no` of the negative prompt, `guidance` is the scale of classifier-free guidance.
+    With the conditions `no` of the negative prompt, `guidance` is the scale of classifier-free guidance, and `rescale`
+    how far the guided prediction gets its deviation back. Schedulers that add noise take it from `generators`, one per
+    sample.
     """
-    scheduler.set_timesteps(**family.schedule(steps, tuple(noise.shape)))
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)
+    set_steps(scheduler, family.schedule(steps, tuple(noise.shape)))
+    options: dict[str, Any] = {"return_dict": False}
+    if generators and "generator" in inspect.signature(scheduler.step).parameters:
+        options["generator"] = list(generators)
     x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     for step in scheduler.timesteps:
         z = scheduler.scale_model_input(x, step) if hasattr(scheduler, "scale_model_input") else x
@@ -35,6 +43,15 @@ def sample(
         t = (step.double() / scheduler.config.num_train_timesteps).expand(len(x))
         guess = family.predict(z, t, cond)
         if no is not None:
-            guess = family.guide(guess, family.predict(z, t, no), guidance, t)
-        x = scheduler.step(guess.float(), step, x, return_dict=False)[0]
+            yes = guess
+            guess = family.guide(yes, family.predict(z, t, no), guidance, t)
+            guess = rescaled(guess, yes, rescale) if rescale else guess
+        x = scheduler.step(guess.float(), step, x, **options)[0]
     return hold(x, cond)
+
+
+def rescaled(guided: Tensor, yes: Tensor, share: float) -> Tensor:
+    """Guided prediction brought `share` of the way to the deviation of `yes` (Lin et al., 2024, section 3.4)."""
+    dims = tuple(range(1, guided.ndim))
+    restored = guided * (yes.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True))
+    return torch.lerp(guided, restored, share)

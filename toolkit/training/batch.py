@@ -23,6 +23,8 @@ class Batch:
     """[B], float64, on the host: uniform numbers that decide the training times."""
     noise: Tensor
     """Like latents, standard normal."""
+    texts: tuple[str, ...] = ()
+    """The captions; "" is the unconditional text. `cond` lacks their rows where the text encoder is trained."""
 
     def __len__(self) -> int:
         return len(self.u)

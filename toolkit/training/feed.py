@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from toolkit.context import Context
-from toolkit.data.cache import RowCache, key_for
+from toolkit.data.cache import RowCache
 from toolkit.data.caption import texts_for
 from toolkit.data.datasets import Items
-from toolkit.data.encode import LATENTS, encode_images, encode_texts
 from toolkit.data.image import BrokenImage, to_pixels
 from toolkit.data.items import Item
 from toolkit.data.loader import Loader, Position
 from toolkit.data.order import plan
-from toolkit.data.pixels import item_pixels
+from toolkit.data.pixels import item_pixels, item_references
 from toolkit.data.rng import seed_for
 from toolkit.models.conditions import Row, collate
 from toolkit.models.family import Family
+from toolkit.training.bars import Bar
 from toolkit.training.batch import Batch
 from toolkit.training.noise import draw
+from toolkit.training.picture_rows import PictureRows
+from toolkit.training.text_rows import Prompt, TextRows
 
 TEXT_VARIANTS = 8
 """How many epochs of differing captions are encoded ahead, where captions vary and text embeddings are cached."""
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(title, total) -> a progress bar whose block calls `advance(count)`."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,29 @@ class Fetched:
     pixels: Tensor | None
     """Of the others."""
     rows: list[Row] | None
+    """Of the texts."""
     texts: list[str]
+    conditions: list[Row | list[Image.Image]]
+    """Of the references, or the pictures to make them from."""
+    numbers: list[Row]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was read of a sample whose latents are not kept."""
+
+    item: Item
+    pixels: np.ndarray
+    condition: Row | list[Image.Image]
 
 
 class Feed:
     """All samples of a run and how they become batches.
 
     `images`: the cache of latents, or None to encode every batch anew, as random crops are in any case. `texts`: the
-    cache of text rows.
+    cache of text rows; `conditions`: that of rows made of references, in memory unless it is given. `live_texts`
+    leaves captions to the step, as `Batch.texts`, because their encoder is trained. `options` is what else of a
+    config changes the rows of texts and references, so that none is served from a cache that was made otherwise.
     """
 
     def __init__(
@@ -64,135 +80,82 @@ class Feed:
         texts: RowCache,
         keep_texts: bool,
         tell: Callable[[str], None] = print,
+        *,
+        conditions: RowCache | None = None,
+        live_texts: bool = False,
+        options: str = "",
     ) -> None:
+        assert not (live_texts and family.facts.prompt_images)
         self.family, self.context, self.data = family, context, data
-        self.images, self.texts, self.tell = images, texts, tell
+        self.tell, self.live_texts = tell, live_texts
+        self.text_rows = TextRows(family, context, texts, options)
+        kept = RowCache() if conditions is None else conditions
+        self.picture_rows = PictureRows(family, context, data, images, kept, options)
         self._broken: set[Path] = set()
         self.texts_fixed = all(item.caption.is_fixed for item in data.items)
-        self.texts_ahead = self.texts_fixed or keep_texts
-        source = family.parts.source
-        self._vae = [source.identity(name) for name in family.needs["encode_image"]]
-        self._encoders = [
-            source.identity(name) for name in family.needs["encode_prompt"] if not name.startswith("tokenizer")
-        ]
+        self.texts_ahead = not live_texts and (self.texts_fixed or keep_texts)
 
     # -- encoding ahead -------------------------------------------------------------------------------------------
 
-    def encode(self, more_texts: Sequence[str], negative_texts: Sequence[str], bar: Bar) -> list[str]:
-        """Fill the caches, one model part at a time; returns lines to print. Broken pictures are left out."""
-        problems = [*self.texts.notices]
+    def encode(
+        self, more_texts: Sequence[str], negative_texts: Sequence[str], bar: Bar, prompts: Sequence[Prompt] = ()
+    ) -> list[str]:
+        """Fill the caches, one model part at a time; returns lines to print. Broken pictures are left out.
+
+        With `live_texts`, only the texts and `prompts` that are named here are encoded, no caption.
+        """
+        rows = self.picture_rows
+        problems = [*self.text_rows.cache.notices, *rows.conditions.notices]
         if self.texts_ahead and not self.texts_fixed:
             problems.append(f"captions vary: {TEXT_VARIANTS} versions of each are encoded ahead and take turns")
-        if self.images is not None:
-            problems += self.images.notices
-            cached = [item for item in self.data.items if self.is_cached(item)]
-            dropped = self.encode_pictures(cached, self.images, bar, problems)
-            self.data = self.data.without(dropped)
-            if not self.data.items:
-                raise ValueError("no image is left to train on: " + "; ".join(problems))
-        self._encode_texts([*more_texts, *self._item_texts()], False, bar)
-        self._encode_texts(["", *negative_texts], True, bar)
+        if rows.images is not None:
+            problems += rows.images.notices
+            cached = [item for item in self.data.items if rows.is_cached(item)]
+            self._leave_out(rows.encode_latents(cached, rows.images, bar, problems), problems)
+        fixed = [item for item in self.data.items if item.references and rows.is_fixed(item)]
+        self._leave_out(rows.encode_conditions(fixed, bar, problems), problems)
+        named = [Prompt(text, negative=not text) for text in [*more_texts, *([] if self.live_texts else [""])]]
+        named += [Prompt(text, negative=True) for text in negative_texts]
+        self.text_rows.encode([*named, *prompts, *self._item_prompts()], bar)
         return problems
 
     def encode_pictures(self, items: Sequence[Item], cache: RowCache, bar: Bar, problems: list[str]) -> set[str]:
         """Put the latents of `items` into `cache`; returns the ids of those that cannot be read."""
-        missing = [item for item in items if self.image_key(item) not in cache]
-        # repeats share a row
-        num_rows = len({self.image_key(item) for item in missing})
-        if not missing:
-            return set()
-        dropped: set[str] = set()
-        with (
-            self.family.parts.using(*self.family.needs["encode_image"]),
-            torch.no_grad(),
-            bar("encoding images", num_rows) as advance,
-        ):
-            for number, background in enumerate(self.data.backgrounds):
-                dropped |= set(
-                    encode_images(
-                        [item for item in missing if item.dataset == number],
-                        cache,
-                        self._to_latents,
-                        8,
-                        self.image_key,
-                        _counting(advance),
-                        problems=problems,
-                        strict=self.data.strict[number],
-                        background=background,
-                        seed=self.context.seed,
-                    )
-                )
-        return dropped
+        return self.picture_rows.encode_latents(items, cache, bar, problems)
 
     def text_row(self, text: str, negative: bool = False) -> Row:
         """The row of a text that `encode` was told of; "" is the unconditional text."""
-        return self.texts.get(self._text_key(text, negative or not text))
-
-    def _encode_texts(self, texts: Sequence[str], negative: bool, bar: Bar) -> None:
-        wanted = dict.fromkeys(text for text in texts if negative or text)
-        missing = [text for text in wanted if self._text_key(text, negative) not in self.texts]
-        if not missing:
-            return
-        with (
-            self.family.parts.using(*self.family.needs["encode_prompt"]),
-            torch.no_grad(),
-            bar("encoding captions", len(missing)) as advance,
-        ):
-            encode_texts(
-                missing,
-                self.texts,
-                lambda part: self._to_rows(part, negative),
-                16,
-                lambda text: self._text_key(text, negative),
-                _counting(advance),
-            )
-
-    def _item_texts(self) -> list[str]:
-        if self.texts_fixed:
-            return [text for item in self.data.items for text in texts_for(item.record.caption, item.caption)]
-        if not self.texts_ahead:
-            return []
-        return [item.text(self.context.seed, epoch) for item in self.data.items for epoch in range(TEXT_VARIANTS)]
-
-    def is_cached(self, item: Item) -> bool:
-        """Whether the latents of an item are the same every time and kept."""
-        return self.images is not None and not item.random_crop
+        return self.text_rows.get(Prompt(text, negative or not text))
 
     def image_key(self, item: Item) -> str:
         """Where the latents of an item are in a cache."""
-        return key_for(
-            image=item.record.sha,
-            size=item.size,
-            flips=[item.flip_x, item.flip_y],
-            box=item.box(self.context.seed),
-            background=self.data.backgrounds[item.dataset],
-            vae=self._vae,
-            dtype=str(self.context.dtype),
-        )
+        return self.picture_rows.image_key(item)
 
-    def _text_key(self, text: str, negative: bool) -> str:
-        return key_for(text=text, negative=negative, encoders=self._encoders, dtype=str(self.context.dtype))
+    def _leave_out(self, ids: set[str], problems: list[str]) -> None:
+        self.data = self.data.without(ids)
+        if not self.data.items:
+            raise ValueError("no image is left to train on: " + "; ".join(problems))
 
-    def _to_latents(self, pixels: Tensor) -> Tensor:
-        return self.family.encode_image(pixels.to(self.context.device)).to(self.context.dtype)
-
-    def _to_rows(self, texts: list[str], negative: bool) -> list[Row]:
-        rows = self.family.encode_prompt(texts, negative=negative)
-        return [
-            {name: value.to(self.context.dtype) if value.is_floating_point() else value for name, value in row.items()}
-            for row in rows
-        ]
-
-    def _pixels(self, item: Item, epoch: int = 0) -> np.ndarray:
-        return item_pixels(item, self.data.backgrounds[item.dataset], self.context.seed, epoch)
+    def _item_prompts(self) -> list[Prompt]:
+        of, seed = self.text_rows.of, self.context.seed
+        if not self.texts_ahead:
+            return []
+        if self.texts_fixed:
+            return [of(item, text) for item in self.data.items for text in texts_for(item.record.caption, item.caption)]
+        return [of(item, item.text(seed, epoch)) for item in self.data.items for epoch in range(TEXT_VARIANTS)]
 
     # -- batches --------------------------------------------------------------------------------------------------
 
     def parts_in_use(self) -> list[str]:
         """Names of the parts that must stay loaded while batches are made."""
-        images_ahead = all(self.is_cached(item) for item in self.data.items)
-        names = [] if images_ahead else list(self.family.needs["encode_image"])
-        return names if self.texts_ahead else [*names, *self.family.needs["encode_prompt"]]
+        names: list[str] = []
+        if not all(self.picture_rows.is_cached(item) for item in self.data.items):
+            names += self.family.needs["encode_image"]
+        if not all(self.picture_rows.is_fixed(item) for item in self.data.items):
+            names += self.picture_rows.condition_parts
+        if not self.texts_ahead:
+            names += self.family.needs["encode_prompt"]
+        return list(dict.fromkeys(names))
 
     def batches(
         self, stack: ExitStack, start: Position, num_workers: int, prefetch: int
@@ -207,76 +170,106 @@ class Feed:
 
     def plan_for(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch for this rank."""
-        keys = [item.bucket_key for item in self.data.items]
+        keys = [(item.bucket_key, self.picture_rows.signature(item)) for item in self.data.items]
         return plan(keys, self.data.batch_sizes, self.context.seed, epoch, self.context.rank, self.context.world)
 
     def fetch(self, epoch: int, indices: Sequence[int]) -> Fetched:
         """What worker threads do for a batch: read, decode, draw the random numbers."""
-        items = [self.data.items[index] for index in indices]
-        cached = [item for item in items if self.is_cached(item)]
-        latents = self._stored(cached)
-        read, pixels = self._read([item for item in items if not self.is_cached(item)], epoch)
-        items = cached + read
+        items, rows = [self.data.items[index] for index in indices], self.picture_rows
+        cached = [item for item in items if rows.is_cached(item)]
+        opened = self._open([item for item in items if not rows.is_cached(item)], epoch)
+        items = cached + [each.item for each in opened]
         texts = [self._text(item, epoch) for item in items]
         seeds = [seed_for(self.context.seed, epoch, item.id, "noise") for item in items]
-        u, noise = draw(seeds, self._latent_shape(self.data.items[indices[0]]))
-        rows = [self.text_row(text) for text in texts] if self.texts_ahead else None
-        return Fetched(items, u, noise, latents, pixels, rows, texts)
+        u, noise = draw(seeds, rows.latent_shape(self.data.items[indices[0]]))
+        return Fetched(
+            items,
+            u,
+            noise,
+            rows.stored_latents(cached),
+            to_pixels(np.stack([each.pixels for each in opened])) if opened else None,
+            self._text_rows(items, texts),
+            texts,
+            [*(rows.stored_condition(item) for item in cached), *(each.condition for each in opened)],
+            [rows.numbers(item, epoch) for item in items],
+        )
 
-    def _stored(self, items: list[Item]) -> Tensor | None:
-        """The cached latents of items, [B, C, h, w]."""
-        if self.images is None or not items:
-            return None
-        return torch.stack([self.images.get(self.image_key(item))[LATENTS] for item in items])
-
-    def _read(self, items: list[Item], epoch: int) -> tuple[list[Item], Tensor | None]:
-        """The items whose pixels can be read, and their pixels; the others are named and left out."""
-        read: dict[str, np.ndarray] = {}
+    def _open(self, items: list[Item], epoch: int) -> list[Opened]:
+        """The items whose pixels and references can be read, with them; the others are named and left out."""
+        opened: list[Opened] = []
         for item in items:
+            background, seed = self.data.backgrounds[item.dataset], self.context.seed
             try:
-                read[item.id] = self._pixels(item, epoch)
+                pixels = item_pixels(item, background, seed, epoch)
+                if self.picture_rows.is_fixed(item):
+                    condition: Row | list[Image.Image] = self.picture_rows.stored_condition(item)
+                elif item.references.first_frame:
+                    condition = [Image.fromarray(pixels[0])]
+                else:
+                    condition = item_references(item, background, seed, epoch)
+                opened.append(Opened(item, pixels, condition))
             except BrokenImage as error:
-                if self.data.strict[item.dataset]:
-                    raise
-                if error.path not in self._broken:
-                    self._broken.add(error.path)
-                    self.tell(f"{error}; left out")
-                    if all(other.record.path in self._broken for other in self.data.items):
-                        raise ValueError("no image is left to train on") from error
-        left = [item for item in items if item.id in read]
-        return left, to_pixels(np.stack([read[item.id] for item in left])) if left else None
+                self._leave_out_once(item, error)
+        return opened
 
-    def _latent_shape(self, item: Item) -> tuple[int, int, int]:
-        facts, (width, height) = self.family.facts, item.size
-        return facts.channels, height // facts.stride, width // facts.stride
+    def _leave_out_once(self, item: Item, error: BrokenImage) -> None:
+        """Tell of a sample that cannot be read, once; raise if that may not be, or if no sample is left."""
+        if self.data.strict[item.dataset]:
+            raise error
+        if item.record.path in self._broken:
+            return
+        self._broken.add(item.record.path)
+        self.tell(f"{error}; left out")
+        if all(other.record.path in self._broken for other in self.data.items):
+            raise ValueError("no image is left to train on") from error
+
+    def _text_rows(self, items: list[Item], texts: list[str]) -> list[Row] | None:
+        if self.live_texts:
+            return [{} for _ in items]
+        if not self.texts_ahead:
+            return None
+        return [self.text_rows.get(self.text_rows.of(item, text)) for item, text in zip(items, texts, strict=True)]
 
     @torch.no_grad()
     def finish(self, fetched: Fetched) -> Batch:
         """Encode what is not yet, and move the batch to the device."""
         latents = [] if fetched.latents is None else [fetched.latents]
         if fetched.pixels is not None:
-            latents = [*(part.to(self.context.device) for part in latents), self._to_latents(fetched.pixels)]
-        rows = fetched.rows or self._encode_now(fetched.texts)
+            new = self.picture_rows.latents(fetched.pixels)
+            latents = [*(part.to(self.context.device) for part in latents), new]
+        rows = fetched.rows or self._encode_now(fetched)
+        conditions = self._conditions_now(fetched)
+        cond = collate(
+            [{**text, **made, **numbers} for text, made, numbers in zip(rows, conditions, fetched.numbers, strict=True)]
+        )
         weight = torch.tensor([item.weight for item in fetched.items])
-        return Batch(torch.cat(latents), collate(rows), weight, fetched.u, fetched.noise).to(self.context.device)
+        batch = Batch(torch.cat(latents), cond, weight, fetched.u, fetched.noise, tuple(fetched.texts))
+        return batch.to(self.context.device)
 
-    def _encode_now(self, texts: list[str]) -> list[Row]:
-        """Rows on the device; the empty text has one already."""
-        empty = {name: tensor.to(self.context.device) for name, tensor in self.text_row("").items()}
-        return [self._to_rows([text], False)[0] if text else empty for text in texts]
+    def _encode_now(self, fetched: Fetched) -> list[Row]:
+        """Text rows on the device; the empty text has one already."""
+        prompts = [self.text_rows.of(item, text) for item, text in zip(fetched.items, fetched.texts, strict=True)]
+        return [
+            self._on_device(self.text_rows.get(prompt))
+            if prompt in self.text_rows
+            else self.text_rows.make([prompt])[0]
+            for prompt in prompts
+        ]
+
+    def _conditions_now(self, fetched: Fetched) -> list[Row]:
+        """Rows of the references; on the device, where some are made now."""
+        made = {
+            item.id: self.picture_rows.condition(found, item)
+            for item, found in zip(fetched.items, fetched.conditions, strict=True)
+            if isinstance(found, list)
+        }
+        rows = [made.get(item.id, found) for item, found in zip(fetched.items, fetched.conditions, strict=True)]
+        ready = [row for row in rows if not isinstance(row, list)]
+        return [self._on_device(row) for row in ready] if made else ready
+
+    def _on_device(self, row: Row) -> Row:
+        return {name: tensor.to(self.context.device) for name, tensor in row.items()}
 
     def _text(self, item: Item, epoch: int) -> str:
         cached_variants = self.texts_ahead and not self.texts_fixed
         return item.text(self.context.seed, epoch % TEXT_VARIANTS if cached_variants else epoch)
-
-
-def _counting(advance: Callable[[int], None]) -> Callable[[int, int], None]:
-    """A callback for (done, total) that moves a bar."""
-    seen = 0
-
-    def on_progress(done: int, total: int) -> None:
-        nonlocal seen
-        advance(done - seen)
-        seen = done
-
-    return on_progress

@@ -26,6 +26,7 @@ def header(
         "software": {"name": "aitk", "version": version},
         "training_info": {"step": step, "epoch": epoch},
         "ss_base_model_version": base_version,
+        "ss_sd_model_name": base_model,
         "ss_output_name": name,
         "ss_steps": str(step),
         "base_model": base_model,

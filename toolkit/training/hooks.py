@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path as FilePath
 
 import torch
 from safetensors import SafetensorError
@@ -12,22 +14,19 @@ from torch import Tensor
 
 from toolkit.atomic import atomic_path
 from toolkit.context import Context
-from toolkit.models.conditions import Row, collate
+from toolkit.models.conditions import Conditions, Row, collate
 from toolkit.models.family import Family
+from toolkit.networks.network import Network
 from toolkit.run_folder import RunFolder
 from toolkit.training.batch import Batch
 from toolkit.training.losses import LossReader, NonFinite
 from toolkit.training.noise import draw
 from toolkit.training.path import Path
+from toolkit.training.resting import averaged, resting
 from toolkit.training.state import TrainState
-from toolkit.training.step import sample_means
+from toolkit.training.step import errors_at
 
 Log = Callable[[int, Mapping[str, float]], None]
-
-
-def averaged(state: TrainState) -> AbstractContextManager[None]:
-    """The averaged weights in the model, where there is an average."""
-    return state.ema.applied(state.params) if state.ema else nullcontext()
 
 
 class LogLoss:
@@ -43,14 +42,22 @@ class LogLoss:
         is_due = state.step % self.every == 0
         values = self.reader.read(wait=is_due)
         self._losses += [value for _, value in values]
-        rate = state.optimizer.param_groups[0]["lr"]
-        rate = math.nan if rate is None else rate  # Adafactor may find its own
+        rates = learning_rates(state.optimizer)
         if values:
-            self.show(state.step, values[-1][1], rate)
+            self.show(state.step, values[-1][1], rates["learning_rate"])
         if is_due and self._losses:
             mean = sum(self._losses) / len(self._losses)
-            self.log(state.step, {"loss/loss": mean, "learning_rate": rate, "epoch": state.position.epoch})
+            self.log(state.step, {"loss/loss": mean, **rates, "epoch": state.position.epoch})
             self._losses.clear()
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rate of the first group, and of each group that has a name and another rate; NaN: the optimizer's secret."""
+    groups = [(group.get("name", ""), group["lr"]) for group in optimizer.param_groups]
+    first = groups[0][1]
+    others = {f"learning_rate/{name}": rate for name, rate in groups if name and rate != first}
+    rates = {"learning_rate": first, **others}
+    return {name: math.nan if rate is None else rate for name, rate in rates.items()}
 
 
 class Validate:
@@ -61,43 +68,41 @@ class Validate:
         family: Family,
         path: Path,
         context: Context,
-        rows: Sequence[tuple[Tensor, Row]],
+        samples: Sequence[tuple[Tensor, Callable[[], Row]]],
         sigmas: Sequence[float],
         log: Log,
         every: int,
     ) -> None:
         self.family, self.path, self.context = family, path, context
         self.sigmas, self.log, self.every = tuple(sigmas), log, every
-        self._batches = [self._fixed(index, latents, row) for index, (latents, row) in enumerate(rows)]
+        self._samples = [(self._fixed(index, latents), row_of) for index, (latents, row_of) in enumerate(samples)]
 
     def after_step(self, state: TrainState, loss: Tensor) -> None:
         """Measure when it is due."""
         if state.step % self.every == 0:
-            with averaged(state):
+            with resting(self.family, state):
                 self.log(state.step, self.measure())
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Mean loss over all pictures, in all and per noise level."""
-        was_training = self.family.denoiser.training
-        self.family.denoiser.eval()
-        losses = {sigma: self._loss(sigma) for sigma in self.sigmas}
-        self.family.denoiser.train(was_training)
+        device = self.context.device
+        batches = [replace(b, cond=collate([row_of()]).to(device, torch.float32)) for b, row_of in self._samples]
+        losses = {sigma: self._loss(batches, sigma) for sigma in self.sigmas}
         values = {f"validation/loss_{sigma:g}": float(loss) for sigma, loss in losses.items()}
         return {"validation/loss": sum(values.values()) / len(values), **values}
 
-    def _loss(self, sigma: float) -> Tensor:
+    def _loss(self, batches: Sequence[Batch], sigma: float) -> Tensor:
+        t = torch.full((1,), sigma, dtype=torch.float64)
         losses = []
-        for batch in self._batches:
-            t = torch.full((1,), sigma, dtype=torch.float64)
+        for batch in batches:
             with self.context.autocast():
-                guess = self.family.predict(self.path.noisy(batch.latents, batch.noise, t), t, batch.cond)
-            losses.append(sample_means((guess.float() - self.path.wanted(batch.latents, batch.noise, t)).square()))
+                losses.append(errors_at(self.family, batch, self.path, self.path.times(t)))
         return torch.cat(losses).mean()
 
-    def _fixed(self, index: int, latents: Tensor, row: Row) -> Batch:
+    def _fixed(self, index: int, latents: Tensor) -> Batch:
         u, noise = draw([index], latents.shape)
-        return Batch(latents[None], collate([row]), torch.ones(1), u, noise).to(self.context.device)
+        return Batch(latents[None], Conditions({}), torch.ones(1), u, noise).to(self.context.device)
 
 
 class Save:
@@ -108,14 +113,13 @@ class Save:
         folder: RunFolder,
         reader: LossReader,
         dtype: torch.dtype,
-        make_header: Callable[[TrainState], Mapping[str, str]],
+        make_header: Callable[[TrainState, Network], Mapping[str, str]],
         every: int,
         keep: int,
         total: int,
-        suffix: str = "",
     ) -> None:
         self.folder, self.reader, self.dtype, self.make_header = folder, reader, dtype, make_header
-        self.every, self.keep, self.total, self.suffix = every, keep, total, suffix
+        self.every, self.keep, self.total = every, keep, total
         self._last_saved = -1
 
     def after_step(self, state: TrainState, loss: Tensor) -> None:
@@ -130,14 +134,18 @@ class Save:
         self.reader.read(wait=True)
         if not all(torch.stack([param.isfinite().all() for param in state.params])):
             raise NonFinite(state.step, "a weight became NaN or infinite")
-        target = self.folder.weights_path(None if final else state.step, self.suffix, state.network.suffix)
-        with averaged(state), atomic_path(target) as temporary:
-            state.network.write(temporary, self.dtype, self.make_header(state))
+        targets = [self._write(state, *entry, final) for entry in state.network.by_file().items()]
         if state.step != self._last_saved:
             state.save(self.folder.state_path)
-        self.folder.record(state.step, [target], final)
+        self.folder.record(state.step, targets, final)
         self.folder.prune(self.keep)
         self._last_saved = state.step
+
+    def _write(self, state: TrainState, suffix: str, network: Network, final: bool) -> FilePath:
+        target = self.folder.weights_path(None if final else state.step, suffix, network.suffix)
+        with averaged(state), atomic_path(target) as temporary:
+            network.write(temporary, self.dtype, self.make_header(state, network))
+        return target
 
     @contextmanager
     def rescuing(self, state: TrainState) -> Iterator[None]:

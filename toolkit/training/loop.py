@@ -27,7 +27,7 @@ class Hook(Protocol):
 def train(
     state: TrainState,
     batches: Iterator[tuple[Position, Batch]],
-    loss_of: Callable[[Batch], Tensor],
+    loss_of: Callable[[Batch, int], Tensor],
     total: int,
     rate: Callable[[int], float],
     hooks: Sequence[Hook],
@@ -38,8 +38,8 @@ def train(
 ) -> None:
     """Update until `total` steps are done or `stop` is requested.
 
-    `rate(step)` multiplies each group's learning rate. One step averages over all samples of `accumulate` batches, so
-    it equals one batch of their size.
+    `loss_of(batch, step)` is the mean loss of a batch. `rate(step)` multiplies each group's learning rate. One step
+    averages over all samples of `accumulate` batches, so it equals one batch of their size.
     """
     base_rates = [group.setdefault("initial_lr", group["lr"]) for group in state.optimizer.param_groups]
     while state.step < total and not stop.requested:
@@ -52,7 +52,7 @@ def train(
         parts: list[Tensor] = []
         for _, batch in group:
             with context.autocast():
-                part = loss_of(batch) * (len(batch) / num_samples)
+                part = loss_of(batch, state.step) * (len(batch) / num_samples)
             (state.scaler.scale(part) if state.scaler else part).backward()
             parts.append(part.detach())
         loss = torch.stack(parts).sum() if len(parts) > 1 else parts[0]

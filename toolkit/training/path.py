@@ -84,6 +84,9 @@ def _signal_levels(scheduler: Mapping[str, Any], num_steps: int) -> Tensor:
     else:
         raise ValueError(f"the checkpoint's beta_schedule {kind!r} is not supported")
     levels = torch.cumprod(1 - betas, dim=0)
+    # CogVideoX lowers the signal to noise ratio of all steps (Yang et al., 2024)
+    shift = scheduler.get("snr_shift_scale", 1.0)
+    levels = levels / (shift + (1 - shift) * levels)
     if scheduler.get("rescale_betas_zero_snr"):
         # Lin et al. (2024), algorithm 1: shift and scale sqrt(alpha-bar) so that the last step is pure noise
         root = levels.sqrt()

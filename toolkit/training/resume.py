@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from toolkit.networks.network import Network
 from toolkit.run_folder import RunFolder
 from toolkit.training.state import StateError, TrainState, read_state
 
@@ -22,14 +23,21 @@ def resume(state: TrainState, folder: RunFolder, start_step: int | None, tell: C
     if content is not None:
         _restore(state, content, folder)
         tell(f"resumed exactly at step {state.step}")
-    elif newest := folder.newest_weights(tell):
-        state.step, weights = newest
-        state.network.read(weights)
+    elif newest := folder.newest_weights(_endings(state.network), tell):
+        state.step, paths = newest
+        for network, path in zip(state.network.by_file().values(), paths, strict=True):
+            network.read(path)
         if state.ema:
             state.ema.restart(state.params)
-        tell(f"resumed weights of step {state.step} from {weights.name}; optimizer and data order start anew")
+        names = " and ".join(path.name for path in paths)
+        tell(f"resumed weights of step {state.step} from {names}; optimizer and data order start anew")
     if start_step is not None:
         state.step = start_step
+
+
+def _endings(network: Network) -> list[str]:
+    """How the names of the files of a save end."""
+    return [suffix + part.suffix for suffix, part in network.by_file().items()]
 
 
 def _restore(state: TrainState, content: dict[str, object], folder: RunFolder) -> None:

@@ -16,7 +16,7 @@ from toolkit.data.loader import Position
 from toolkit.networks.network import Network
 from toolkit.training.ema import Ema
 
-FORMAT = 1
+FORMAT = 2
 MOVING = {"params", "k", "d", "d0", "d_max", "d_numerator"}
 """What optimizers (Prodigy) keep in their groups although it changes while training."""
 
@@ -71,6 +71,10 @@ class TrainState:
         kind = type(self.optimizer).__name__
         if content.get("optimizer_class", kind) != kind:
             raise StateError(f"it was saved with another optimizer, {content['optimizer_class']}")
+        if [len(group["params"]) for group in content["optimizer"]["param_groups"]] != [
+            len(group["params"]) for group in self.optimizer.param_groups
+        ]:
+            raise StateError("it was saved with other groups of learning rates")
         with torch.no_grad():
             for name, param in mine.items():
                 param.copy_(saved[name])

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from toolkit.models.conditions import hold
 from toolkit.models.family import Family
+from toolkit.models.flow import training_mu
 from toolkit.training.batch import Batch
 from toolkit.training.path import Path
 from toolkit.training.times import Times
@@ -13,16 +14,19 @@ from toolkit.training.times import Times
 
 def step_loss(family: Family, batch: Batch, path: Path, times: Times) -> Tensor:
     """Mean squared error of the prediction, weighted per sample and time: a scalar on the device."""
-    x, e, cond = batch.latents, batch.noise, batch.cond
-    tokens = x[0, 0].numel() // 4
-    t = path.times(times.draw(batch.u, tokens, family.facts.scheduler))
-    noisy = hold(path.noisy(x, e, t), cond)
-    guess = family.predict(noisy, t, cond)
-    given = cond.get("given")
-    num_given = 0 if given is None else given.shape[2]
-    error = sample_means((guess.float() - path.wanted(x, e, t)).square(), num_given)
+    mu = training_mu(family, tuple(batch.latents.shape[1:]))
+    t = path.times(times.draw(batch.u, mu))
+    error = errors_at(family, batch, path, t)
     weight = times.weight(t).float().to(error.device, non_blocking=True)
     return (error * weight * batch.weight).mean()
+
+
+def errors_at(family: Family, batch: Batch, path: Path, t: Tensor) -> Tensor:
+    """Mean squared error of the prediction for each sample [B] at times t [B]."""
+    x, e, cond = batch.latents, batch.noise, batch.cond
+    guess = family.predict(hold(path.noisy(x, e, t), cond), t, cond)
+    given = cond.get("given")
+    return sample_means((guess.float() - path.wanted(x, e, t)).square(), 0 if given is None else given.shape[2])
 
 
 def sample_means(error: Tensor, given: int = 0) -> Tensor:

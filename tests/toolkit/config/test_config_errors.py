@@ -25,7 +25,7 @@ config:
     - type: sd_trainer
       device: gpu
       model: {name_or_path: "${NOT_SET}", arch: fluks}
-      network: {type: loha}
+      network: {type: loraa}
       network_kwarg: {}
       datasets:
         - folder_path: a
@@ -56,8 +56,8 @@ bar: 1
         "job.yaml:5: training_folder: missing; it is required",
         "job.yaml:6: device: must be auto, cpu, mps, cuda or cuda:N, not 'gpu'",
         "job.yaml:7: model.name_or_path: the environment variable NOT_SET is not set (or write ${NOT_SET:-default})",
-        "job.yaml:7: model.arch: no arch is named 'fluks'; did you mean 'flux'?",
-        "job.yaml:8: network.type: no network is named 'loha'; did you mean 'lora'?",
+        "job.yaml:7: model.arch: no arch is named 'fluks'; did you mean 'flux' or 'flux2'?",
+        "job.yaml:8: network.type: no network is named 'loraa'; did you mean 'lora' or 'lokr' or 'loha'?",
         "job.yaml:9: network_kwarg: unknown key; did you mean 'network.network_kwargs'?",
         "job.yaml:12: datasets.0.resolution.1: must be a whole number, not 'a'",
         "job.yaml:13: datasets.0.num_repeats: must be at least 1, not 0",
@@ -132,6 +132,15 @@ def test_with_several_processes_the_path_says_which(folder: Any, changed: Change
         ({"train": {"min_denoising_steps": 500, "max_denoising_steps": 400}},
          "train.min_denoising_steps: must be less than max_denoising_steps, 400"),
         ({"train": {"train_unet": False}}, "train.train_unet: nothing is trained"),
+        ({"train": {"train_text_encoder": True, "cache_text_embeddings": True}},
+         "train.cache_text_embeddings: cannot be combined with train_text_encoder"),
+        ({"train": {"train_text_encoder": True, "unload_text_encoder": True}},
+         "train.unload_text_encoder: cannot be combined with train_text_encoder"),
+        ({"train": {"train_text_encoder": True}, "datasets": [{"cache_text_embeddings": True}]},
+         "datasets.0.cache_text_embeddings: cannot be combined with train.train_text_encoder"),
+        ({"train": {"switch_boundary_every": 0}}, "train.switch_boundary_every: must be at least 1, not 0"),
+        ({"save": {"key_format": "a1111"}}, "save.key_format: 'a1111' is not one of auto, diffusers, kohya"),
+        ({"sample": {"sampler": "eulr"}}, "sample.sampler: 'eulr' is not one of"),
         ({"train": {"start_step": 1000}}, "train.start_step: must be less than steps, 1000"),
         ({"train": {"validation_config": {}}}, "train.validation_config: validation_items is empty"),
         ({"train": {"bypass_guidance_embedding": True, "do_guidance_loss": True}}, "train.do_guidance_loss: not supp"),
@@ -146,12 +155,13 @@ def test_with_several_processes_the_path_says_which(folder: Any, changed: Change
         ({"datasets": [{"resolution": []}]}, "datasets.0.resolution: the list is empty"),
         ({"datasets": [{"mask_path": "masks"}]}, "datasets.0.mask_path: not supported yet"),
         ({"model": {"quantize": True}, "network": None}, "model.quantize: quantized weights cannot be trained"),
-        ({"model": {"assistant_lora_path": "a"}}, "model.assistant_lora_path: not supported yet"),
-        ({"model": {"arch": "qwen_image"}}, "model.arch: 'qwen_image' of ai-toolkit is not supported yet"),
+        ({"model": {"split_model_over_gpus": True}}, "model.split_model_over_gpus: not supported yet"),
+        ({"model": {"layer_offloading": True}, "network": None}, "model.layer_offloading: layers that are trained"),
+        ({"model": {"arch": "f-lite"}}, "model.arch: 'f-lite' of ai-toolkit is not supported yet"),
         ({"model": {"arch": None}}, "model.arch: missing: which one?"),
-        ({"model": {"qtype": "qint2"}}, "model.qtype: 'qint2' is not one of qfloat8, qint8, qint4"),
+        ({"model": {"qtype": "qint3"}}, "model.qtype: 'qint3' is not one of qfloat8, qint8, qint4"),
         ({"model": 3}, "model: must be a group of keys"),
-        ({"network": {"type": "lokr"}}, "network.type: 'lokr' of ai-toolkit is not supported yet"),
+        ({"network": {"type": "lorm"}}, "network.type: 'lorm' of ai-toolkit is not supported yet"),
         ({"train": {"optimizer": "automagic"}}, "train.optimizer: 'automagic' of ai-toolkit is not supported yet"),
         ({"train": {"optimizer_params": {"weigth_decay": 1}}},
          "train.optimizer_params.weigth_decay: adamw has no such option; did you mean 'weight_decay'?"),

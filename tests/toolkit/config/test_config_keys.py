@@ -134,6 +134,10 @@ UPSTREAM = {
 }
 OURS: dict[type[Section], set[str]] = {
     DatasetSection: {"strict", "background"},
+    ModelPlugin: {"revision"},
+    NetworkPlugin: {"loraplus_lr_ratio"},
+    SaveSection: {"key_format"},
+    SampleItem: {"guidance_rescale"},
 }
 SECTIONS = list(UPSTREAM)
 
@@ -177,7 +181,6 @@ def test_every_key_has_a_description_and_a_default_that_is_valid(section: type[S
         (TrainSection, "gradient_checkpointing", True),
         (TrainSection, "max_grad_norm", 1.0),
         (TrainSection, "max_denoising_steps", 999),
-        (TrainSection, "timestep_type", "sigmoid"),
         (DatasetSection, "resolution", 512),
         (DatasetSection, "caption_ext", ".txt"),
         (DatasetSection, "num_workers", 2),

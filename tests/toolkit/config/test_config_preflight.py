@@ -38,6 +38,8 @@ def test_nothing_is_wrong(ready: Path, read: Read) -> None:
          "datasets.0.folder_path: there is no folder picture; did you mean pictures?"),
         ({"datasets": [{"folder_path": "pictures/deep/a.PNG"}]}, "datasets.0.folder_path: pictures/deep/a.PNG is not"),
         ({"datasets": [{"folder_path": None, "dataset_path": "empty"}]}, "datasets.0.dataset_path: there is no"),
+        ({"datasets": [{"control_path": ["pictures", "edits"]}]}, "datasets.0.control_path: there is no folder edits"),
+        ({"datasets": [{"inpaint_path": "picture"}]}, "datasets.0.inpaint_path: there is no folder picture; did you"),
         ({"datasets": [{"random_triggers": "words.txt"}]}, "datasets.0.random_triggers: there is no file words.txt"),
         ({"model": {"name_or_path": "./flux"}}, "model.name_or_path: there is no file or folder ./flux"),
         ({"model": {"name_or_path": "/models/flux"}}, "model.name_or_path: there is no file or folder /models/flux"),
@@ -45,6 +47,10 @@ def test_nothing_is_wrong(ready: Path, read: Read) -> None:
         ({"model": {"name_or_path": "flux dev"}}, "model.name_or_path: 'flux dev' is neither here nor a name of the"),
         ({"model": {"name_or_path": "builtin:nothing"}}, "model.name_or_path: there is no embedded model 'nothing'"),
         ({"model": {"vae_path": "~/no/vae"}}, "model.vae_path: there is no file or folder ~/no/vae"),
+        ({"model": {"vae_path": "pictures/deep/a.PNG"}}, "model.vae_path: pictures/deep/a.PNG is no .safetensors file"),
+        ({"model": {"unet_path": "owner/flux/flux.ckpt"}}, "model.unet_path: 'owner/flux/flux.ckpt' is neither here"),
+        ({"model": {"name_or_path": "pictures", "revision": "main"}},
+         "model.revision: is for a repository of the Hugging Face Hub, but model.name_or_path is here"),
         ({"train": {"validation_config": {"validation_items": [{"image_path": "b.png"}]}}},
          "train.validation_config.validation_items.0.image_path: there is no file b.png"),
         ({"training_folder": "pictures/deep/a.PNG/x"}, "training_folder: "),
@@ -56,6 +62,20 @@ def test_one_problem(ready: Path, read: Read, sections: dict[str, Any], expected
     (ready / "empty/notes.txt").write_text("", encoding="utf-8")
     (line,) = said(read(**sections))
     assert line.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "owner/flux",
+        "owner/flux/flux.safetensors",
+        "owner/flux/split_files/vae/flux.safetensors",
+        "https://huggingface.co/owner/flux/blob/main/flux.safetensors",
+        "https://huggingface.co/owner/flux/resolve/v1/flux.safetensors?download=true",
+    ],
+)
+def test_what_the_hub_may_have_is_no_problem(ready: Path, read: Read, name: str) -> None:
+    assert said(read(model={"name_or_path": name, "revision": "v1", "vae_path": name})) == []
 
 
 def test_problems_have_the_line_of_the_key(ready: Path, minimal: str) -> None:
@@ -83,3 +103,11 @@ def test_cache_folders_hold_no_pictures(ready: Path) -> None:
         (ready / "pictures" / name).mkdir()
         Image.new("RGB", (8, 8)).save(ready / "pictures" / name / "a.png")
     assert [path.name for path in pictures(Path("pictures"))] == ["a.PNG"]
+
+
+def test_videos_count_where_they_are_trained(ready: Path, read: Read) -> None:
+    (ready / "clips").mkdir()
+    (ready / "clips" / "a.mp4").touch()
+    (line,) = said(read(datasets=[{"folder_path": "clips"}]))
+    assert "there is no picture in clips" in line
+    assert said(read(datasets=[{"folder_path": "clips", "num_frames": 17}])) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.config import ConfigError, JobConfig, load, validate
+from toolkit.config import JobConfig, load, validate
 from toolkit.config.spelling import matches
 from toolkit.config.spellings import SPELLINGS
 
@@ -61,7 +61,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"train": {"use_8bit_adam": False}}, {"train.optimizer": "adamw"}, "train.use_8bit_adam: not needed"),
     ({"train": {"linear_timesteps": True}}, {"train.timestep_type": "weighted"},
      "train.linear_timesteps: read as `timestep_type: weighted`"),
-    ({"train": {"linear_timesteps": False}}, {"train.timestep_type": "sigmoid"}, ""),
+    ({"train": {"linear_timesteps": False}}, {"train.timestep_type": None}, ""),
     ({"train": {"enable_ttb": False}}, {}, "train.enable_ttb: not needed: it is off"),
     ({"log_config": {"log_every": 1}}, {"logging.log_every": 1}, "log_config: read as logging"),
     ({"logging": {"wandb_project": "p"}}, {"logging.project_name": "p"},
@@ -79,6 +79,12 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"network": {"network_kwargs": None}}, {"network.network_kwargs.only_if_contains": None}, ""),
     ({"network": {"linear_dropout": 0.1}}, {"network.dropout": 0.1}, "network.linear_dropout: read as network.dropout"),
     ({"network": {"type": "lierla"}}, {"network.type": "lora"}, "network.type: read as 'lora', its newer name"),
+    ({"network": {"type": "adalora"}}, {"network.type": "lora"},
+     "network.type: there is no AdaLoRA; read as 'lora', as ai-toolkit does"),
+    ({"network": {"type": "loraplus"}}, {"network.type": "lora", "network.loraplus_lr_ratio": 16.0},
+     "network.type: read as `type: lora` with `loraplus_lr_ratio: 16` (ai-toolkit trains a plain LoRA)"),
+    ({"network": {"type": "lora+", "loraplus_lr_ratio": 4}}, {"network.type": "lora", "network.loraplus_lr_ratio": 4.0},
+     "network.type: read as `type: lora` with `loraplus_lr_ratio: 4`"),
     ({"network": {"rank": 8, "linear_alpha": 8}}, {"network.linear": 8}, ""),
     ({"network": {"alpha": 3.0}}, {"network.linear_alpha": 16.0},
      "network.alpha: has no effect, because network.linear_alpha is set"),
@@ -90,6 +96,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"model": {"is_xl": True}}, {"model.arch": "flux"},
      "model.is_xl: has no effect, because model.arch is set to flux"),
     ({"model": {"arch": "flux:dev"}}, {"model.arch": "flux"}, "model.arch: the tag is not used; read as 'flux'"),
+    ({"model": {"arch": "wan22_14b_t2v"}}, {"model.arch": "wan22_14b"}, "model.arch: read as 'wan22_14b'"),
+    ({"model": {"arch": "wan22_14b:t2v"}}, {"model.arch": "wan22_14b"}, "model.arch: the tag is not used"),
     ({"model": {"arch": "flex1"}}, {"model.arch": "flux"}, ""),
     ({"model": {"quantize": "qfloat8"}}, {"model.quantize": True, "model.qtype": "qfloat8"},
      "model.quantize: read as `quantize: true` with `qtype: qfloat8`"),
@@ -97,7 +105,6 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
      "model.quantize: read as `quantize: true`"),
     ({"model": {"use_safetensors": True}}, {}, "model.use_safetensors: not needed: it is always so"),
     ({"model": {"local_files_only": False}}, {}, "model.local_files_only: not needed"),
-    ({"model": {"revision": "main"}}, {}, "model.revision: not needed: main is used"),
     ({"save": {"use_safetensors": True}}, {}, "save.use_safetensors: not needed"),
     ({"save": {"safe_serialization": True}}, {}, "save.safe_serialization: not needed"),
     ({"save": {"save_every": 0}}, {"save.save_every": 0}, "save.save_every: saved only at the end"),
@@ -150,13 +157,17 @@ def test_every_row_of_the_table_is_tried(changed: Changed) -> None:
     ("flags", "arch"),
     [
         ({"is_xl": True, "is_ssd": True}, "ssd"),
+        ({"is_xl": True, "is_vega": True}, "vega"),
         ({"is_pixart": True, "is_pixart_sigma": True}, "pixart_sigma"),
         ({"is_v3": True}, "sd3"),
+        ({"is_v2": True, "is_v_pred": True}, "sd2"),
+        ({"is_xl": True, "is_v_pred": True}, "sdxl"),
     ],
 )
 def test_the_most_special_old_flag_counts(changed: Changed, flags: dict[str, bool], arch: str) -> None:
-    with pytest.raises(ConfigError, match=rf"model.arch: '{arch}' of ai-toolkit is not supported yet"):
-        validate(load(changed(model={"arch": None, **flags})))
+    config = validate(load(changed(model={"arch": None, **flags})))
+    assert value_at(config.processes[0], "model.arch") == arch
+    assert any(str(notice).endswith(f"read as `arch: {arch}`") for notice in config.notices)
 
 
 def test_what_is_set_once_holds_further_inside(read: Callable[..., JobConfig], changed: Changed) -> None:

@@ -195,3 +195,13 @@ def test_cache_root() -> None:
     assert cache_root(run, {}) == Path("output") / ".aitk_cache"
     assert cache_root(run, {"AITK_CACHE": " "}) == Path("output") / ".aitk_cache"
     assert cache_root(run, {"AITK_CACHE": "/big/disk"}) == Path("/big/disk")
+
+
+def test_shapes_are_known_before_and_after_writing(tmp_path: Path) -> None:
+    cache = RowCache(tmp_path)
+    row = {"a": torch.zeros(2, 3, dtype=torch.bfloat16), "b.0": torch.zeros(()), "c": torch.zeros(0, 4)}
+    cache.put("key", row)
+    shapes = {name: tuple(tensor.shape) for name, tensor in row.items()}
+    assert cache.shapes("key") == shapes
+    cache.flush()
+    assert cache.shapes("key") == RowCache(tmp_path).shapes("key") == shapes

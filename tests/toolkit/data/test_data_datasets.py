@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from toolkit.config.sections.dataset import DatasetSection
-from toolkit.data.datasets import Items, read_datasets, read_triggers
+from toolkit.data.datasets import Items, Pictures, read_datasets, read_triggers
 
 
 @pytest.fixture
@@ -106,3 +107,92 @@ def test_random_triggers_come_from_a_list_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("\ufeffone\n\n two \n", encoding="utf-8")
     assert read_triggers(str(file)) == read_triggers(["one", " two", ""]) == ("one", "two")
+
+
+# -- video ------------------------------------------------------------------------------------------------------------
+
+Film = Callable[..., Path]
+VIDEO = Pictures(frame_stride=4)
+FIRST_FRAME = Pictures(frame_stride=4, references="first_frame")
+
+
+def watch(folder: Path, taken: Pictures = VIDEO, **keys: Any) -> Items:
+    section = DatasetSection.model_validate({"folder_path": str(folder), "resolution": 32, **keys})
+    return read_datasets([section], 16, 4, None, taken=taken)
+
+
+def test_frames_are_part_of_the_bucket_and_told(folders: list[Path], film: Film) -> None:
+    film(folders[0] / "v.mp4", 30)
+    (folders[0] / "v.txt").write_text("a video")
+    items = watch(folders[0], num_frames=17)
+    assert [(item.record.name, item.num_frames) for item in items.items] == [("a.png", 1), ("b.png", 1), ("v.mp4", 17)]
+    assert len({item.bucket_key for item in items.items}) == 3
+    (line,) = items.describe()
+    assert line.startswith("3 training samples in 3 buckets (") and line.endswith("x17: 1)")
+    assert items.items[2].text(0, 0) == "a video"
+
+
+def test_a_number_of_frames_that_the_model_does_not_take_is_lowered_with_a_notice(
+    folders: list[Path], film: Film
+) -> None:
+    film(folders[0] / "v.mp4", 30)
+    items = watch(folders[0], num_frames=20)
+    assert items.items[2].num_frames == 17
+    assert any("num_frames 20 is trained as 17; the model takes 4 x n + 1 frames" in line for line in items.problems)
+
+
+def test_the_file_decides_the_number_of_frames(folders: list[Path], film: Film) -> None:
+    for name, count in (("v.mp4", 30), ("w.mp4", 21), ("x.webm", 4)):
+        film(folders[0] / name, count)
+    items = watch(folders[0], auto_frame_count=True, fps=12)
+    assert [item.num_frames for item in items.items] == [1, 1, 13, 9, 1]
+    assert not any("num_frames" in line for line in items.problems)
+
+
+def test_videos_that_are_too_short_are_told(folders: list[Path], film: Film) -> None:
+    film(folders[0] / "long.mp4", 30)
+    film(folders[0] / "short.mp4", 10)
+    items = watch(folders[0], num_frames=17)
+    assert [line for line in items.problems if "fewer frames" in line] == [
+        f"{folders[0]}: 1 of 2 videos have fewer frames than are asked for; some of them come twice (first: short.mp4)"
+    ]
+    assert items.items[-1].num_frames == 17
+
+
+def test_without_num_frames_videos_are_counted_as_not_read(folders: list[Path], film: Film) -> None:
+    film(folders[0] / "v.mp4", 5)
+    items = watch(folders[0])
+    assert [item.num_frames for item in items.items] == [1, 1]
+    assert any("not read: 1 .mp4 (videos need num_frames)" in line for line in items.problems)
+    assert [item.num_frames for item in watch(folders[0], Pictures()).items] == [0, 0]
+
+
+def test_a_model_for_pictures_refuses_video(folders: list[Path]) -> None:
+    for keys, name in (({"num_frames": 17}, "num_frames"), ({"auto_frame_count": True}, "auto_frame_count")):
+        with pytest.raises(ValueError, match=f"{name} is for video, but the model is one for pictures"):
+            watch(folders[0], Pictures(), **keys)
+
+
+def test_broken_videos_are_left_out_or_end_the_run(folders: list[Path], film: Film) -> None:
+    (folders[0] / "v.mp4").write_bytes(b"nonsense")
+    items = watch(folders[0], num_frames=5)
+    assert len(items.items) == 2
+    assert any("v.mp4: Invalid data" in line and line.endswith("left out") for line in items.problems)
+    with pytest.raises(ValueError, match=r"v\.mp4"):
+        watch(folders[0], num_frames=5, strict=True)
+
+
+def test_the_first_frame_is_given_where_it_is_asked_for_or_needed(folders: list[Path], film: Film) -> None:
+    film(folders[0] / "v.mp4", 30)
+
+    def given(taken: Pictures, **keys: Any) -> list[bool]:
+        return [item.references.first_frame for item in watch(folders[0], taken, num_frames=5, **keys).items]
+
+    assert given(FIRST_FRAME) == [False] * 3
+    # nothing would be left to learn of a picture
+    assert given(FIRST_FRAME, do_i2v=True) == [False, False, True]
+    needed = Pictures(frame_stride=4, references="first_frame", needs_references=True)
+    assert given(needed) == [True] * 3
+    assert given(VIDEO, do_i2v=True) == [False] * 3
+    lines = watch(folders[0], VIDEO, num_frames=5, do_i2v=True).problems
+    assert any("do_i2v has no effect" in line for line in lines)

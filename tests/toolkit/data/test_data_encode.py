@@ -1,5 +1,7 @@
 """Filling the caches: each thing once, by buckets, and broken files by name."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from toolkit.data.cache import RowCache, key_for
-from toolkit.data.encode import LATENTS, encode_images, encode_texts
+from toolkit.data.encode import LATENTS, encode_images, encode_references, encode_texts
+from toolkit.data.frames import FrameRule
 from toolkit.data.image import to_pixels
 from toolkit.data.items import Item, expand
 from toolkit.data.pixels import item_pixels
+from toolkit.data.references import References
 from toolkit.data.scan import scan
 
 
@@ -130,3 +134,50 @@ def test_texts_are_encoded_once_each(tmp_path: Path) -> None:
     assert calls == [["", "a"], ["bb", "ccc"]]
     assert progress == [(2, 4), (4, 4)]
     assert RowCache(tmp_path).get(key_for(text="ccc"))["tokens"].shape == (3, 2)
+
+
+def test_videos_are_encoded_in_batches_of_as_many_frames(tmp_path: Path, film: Callable[..., Path]) -> None:
+    for number, count in enumerate((9, 9, 9, 17)):
+        film(tmp_path / f"{number}.mp4", count)
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
+    items = expand(scan(tmp_path, videos=True).records, [32], 8, frames=FrameRule(1, 4, fps=12, auto=True))
+    shapes: list[tuple[int, ...]] = []
+
+    def encode(pixels: Tensor) -> Tensor:
+        shapes.append(tuple(pixels.shape))
+        return pixels[:, :, ::4]
+
+    cache = RowCache()
+    encode_images(items, cache, encode, 10, lambda item: key_for(content=item.record.path.name))
+    # up to ten frames at once, the longest first
+    assert shapes == [(1, 3, 9, 24, 32), (2, 3, 5, 24, 32), (1, 3, 5, 24, 32), (1, 3, 1, 24, 32)]
+    assert cache.get(key_for(content="3.mp4"))[LATENTS].shape == (3, 3, 24, 32)
+    assert cache.get(key_for(content="a.png"))[LATENTS].shape == (3, 1, 24, 32)
+
+
+def test_references_are_encoded_one_by_one_and_broken_ones_named(tmp_path: Path) -> None:
+    items = _folder(tmp_path)
+    (tmp_path / "refs").mkdir()
+    for item in items:
+        target = tmp_path / "refs" / item.record.name
+        target.write_bytes(item.record.path.read_bytes())
+    _break(tmp_path, "refs/2.png")
+    given = [
+        replace(item, references=References((replace(item.record, path=tmp_path / "refs" / item.record.name),)))
+        for item in items
+    ]
+    cache, problems, progress = RowCache(tmp_path / "c"), list[str](), list[tuple[int, int]]()
+
+    def encode(images: list[Image.Image], item: Item) -> dict[str, Tensor]:
+        return {"size": torch.tensor(images[0].size), "target": torch.tensor(item.size)}
+
+    def key(item: Item) -> str:
+        return key_for(name=item.record.name)
+
+    dropped = encode_references(given, cache, encode, key, lambda *done: progress.append(done), problems=problems)
+    assert dropped == ["0:2.png@64#0", "0:2.png@64#1"]
+    assert len(problems) == 1 and "refs/2.png" in problems[0]
+    assert progress == [(number, 5) for number in range(1, 6)]
+    assert len(cache) == 4 and cache.get(key(items[2]))["size"].tolist() == [64, 48]
+    with pytest.raises(ValueError, match=r"refs/2\.png"):
+        encode_references(given, cache, encode, key, strict=True)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from toolkit.data.caption import CaptionRule
 from toolkit.data.image import fit, open_image
-from toolkit.data.items import bucket_table, expand
+from toolkit.data.items import bucket_table, crop_numbers, expand
 from toolkit.data.pixels import item_pixels
 from toolkit.data.scan import Record, scan
 
@@ -79,3 +79,21 @@ def test_reduced_decoding_of_a_crop_keeps_the_detail(tmp_path: Path) -> None:
     assert open_image(path, at_least=item.size).width == 1200
     whole = fit(open_image(path), item.size, item.box()).astype(int)
     assert np.abs(item_pixels(item).astype(int) - whole).mean() < 2
+
+
+def test_crop_numbers_are_pixels_of_the_scaled_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 100)).save(tmp_path / "a.png")
+    records = scan(tmp_path).records
+    whole = expand(records, [64], 16)[0]
+    assert crop_numbers(whole) == [100, 300, 0, (whole.size[1] * 3 - whole.size[0]) / 2, *whole.size[::-1]]
+    middle = expand(records, [64], 16, square_crop=True)[0]
+    # scaled to 192 x 64, of which 64 x 64 in the middle
+    assert crop_numbers(middle) == [100, 300, 0, 64, 64, 64]
+    # of a wider picture something is cropped away at random; mirrored, it is what is left of it on the other side
+    Image.new("RGB", (370, 100)).save(tmp_path / "a.png")
+    plain, mirrored = expand(scan(tmp_path).records, [64], 16, random_crop=True, flip_x=True)
+    for item in (plain, mirrored):
+        left, _, right, _ = item.box(7, 1)
+        assert right - left < 0.95 and abs(left - (1 - right)) > 0.01
+        expected = (1 - right if item.flip_x else left) * item.size[1] * 3.7
+        assert crop_numbers(item, 7, 1)[2:4] == [0, round(expected)]

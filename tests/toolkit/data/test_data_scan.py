@@ -1,5 +1,6 @@
 """Folders as users have them: what is found, what is left out, and what is said about it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,25 @@ def test_hash_follows_content(tmp_path: Path) -> None:
     _picture(tmp_path / "c.png", size=(5, 5))
     first, same, other = scan(tmp_path).records
     assert first.sha == same.sha != other.sha
+
+
+def test_videos_and_animations_are_records_with_a_length(tmp_path: Path, film: Callable[..., Path]) -> None:
+    film(tmp_path / "v.mp4", 9)
+    frames = [Image.new("RGB", (6, 4), (30 * index, 0, 0)) for index in range(3)]
+    for name in ("moving.gif", "moving.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=50)
+    frames[0].save(tmp_path / "still.gif")
+    _picture(tmp_path / "still.webp")
+    found = {record.name: record for record in scan(tmp_path, videos=True).records}
+    assert {name: record.clip.num_frames if record.clip else 0 for name, record in found.items()} == {
+        "moving.gif": 3,
+        "moving.webp": 3,
+        "still.gif": 0,
+        "still.webp": 0,
+        "v.mp4": 9,
+    }
+    assert (found["moving.gif"].width, found["v.mp4"].height) == (6, 24)
+    # a model for pictures sees the first frame of what it reads at all
+    plain = scan(tmp_path)
+    assert {record.name: record.clip for record in plain.records} == {"moving.webp": None, "still.webp": None}
+    assert any("not read: 2 .gif, 1 .mp4 (videos need num_frames)" in line for line in plain.problems)

@@ -16,7 +16,7 @@ from toolkit.reporting.versions import commit, installed_version, versions
 def test_summary_says_where_and_how() -> None:
     weights = Path("output/my lora/my_lora.safetensors")
     lines = summary(
-        weights,
+        [weights],
         step=300,
         seconds=125,
         base_model="black-forest-labs/FLUX.1-dev",
@@ -41,8 +41,28 @@ def test_summary_says_where_and_how() -> None:
 
 
 def test_summary_of_a_whole_model_tells_nothing_about_loras() -> None:
-    lines = summary(Path("output/m/m"), step=1, seconds=1, base_model="b", is_adapter=False)
+    lines = summary([Path("output/m/m")], step=1, seconds=1, base_model="b", is_adapter=False)
     assert not any("lora" in line.lower() for line in lines)
+
+
+def test_summary_of_two_experts_loads_both_files() -> None:
+    high, low = Path("o/v_high_noise.safetensors"), Path("o/v_low_noise.safetensors")
+    lines = summary(
+        [high, low], step=1, seconds=1, base_model="b", pipeline="WanPipeline", is_video=True, for_second=[low]
+    )
+    snippet = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    ast.parse(snippet)
+    assert 'weight_name="v_high_noise.safetensors")' in snippet
+    assert 'weight_name="v_low_noise.safetensors", load_into_transformer_2=True)' in snippet
+    assert "export_to_video(pipe(" in snippet and "picture.png" not in snippet
+    assert f"Weights: {high}" in lines and f"Weights: {low}" in lines
+
+
+def test_summary_of_a_model_that_edits_shows_where_the_picture_goes() -> None:
+    lines = summary([Path("o/e.safetensors")], step=1, seconds=1, base_model="b", pipeline="P", takes_picture=True)
+    snippet = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    ast.parse(snippet)
+    assert "import load_image" in snippet and 'image=load_image("input.png")).images[0]' in snippet
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ def test_near_misses_stay_and_are_told(text: str, meant: str) -> None:
 
 
 def test_flag_without_effect_is_told_and_leaves_the_prompt() -> None:
-    found, notices = read("a cat --fps 16 --w 256 --p2 other text")
+    found, notices = read("a cat --ctrl_idx 1 --w 256 --p2 other text")
     assert found[0].prompt == "a cat" and found[0].width == 256
-    assert [notice.split(": ")[1].split()[0] for notice in notices] == ["--fps", "--p2"]
+    assert [notice.split(": ")[1].split()[0] for notice in notices] == ["--ctrl_idx", "--p2"]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,34 @@ def test_missing_prompts_leave_the_others_their_place() -> None:
     assert [(p.prompt, p.index, p.seed) for p in found] == [("a", 0, 5), ("c", 2, 7)]
     assert [p.prompt for p in read("")[0]] == [""]
     assert read_prompts(prompts=[]) == []
+
+
+def test_video_and_reference_flags() -> None:
+    found = one("a cat --frames 9 --fps 24 --ctrl_img my pictures/a.png --gr 0.7 --w 256", frame_stride=4)
+    assert (found.num_frames, found.fps, found.images) == (9, 24, ("my pictures/a.png",))
+    assert (found.prompt, found.guidance_rescale, found.width) == ("a cat", 0.7, 256)
+    assert one("a cat --num_frames 9", frame_stride=4).is_video and not one("a cat", frame_stride=4).is_video
+
+
+@pytest.mark.parametrize(
+    ("item", "images"),
+    [
+        ({"ctrl_img": "a"}, ("a",)),
+        ({"ctrl_img": "a", "ctrl_img_1": "b", "ctrl_img_2": "c"}, ("b", "c")),
+        ({"ctrl_img_1": "a", "ctrl_img_3": "d", "ctrl_img_2": ""}, ("a", "d")),
+        ({}, ()),
+    ],
+)
+def test_pictures_of_an_item(item: dict[str, str], images: tuple[str, ...]) -> None:
+    assert read(samples=[{"prompt": "a", **item}])[0][0].images == images
+
+
+def test_frames_are_fitted_and_told() -> None:
+    found, notices = read("a", "b --frames 9", num_frames=80, frame_stride=4)
+    assert [prompt.num_frames for prompt in found] == [77, 9]
+    assert notices == ["sample prompt 1: 80 frames become 77, a multiple of 4 and one more"]
+    found, notices = read("a", num_frames=9)
+    assert found[0].num_frames == 1 and "this model makes pictures" in notices[0]
 
 
 def test_seeds() -> None:

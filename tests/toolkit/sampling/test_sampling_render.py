@@ -8,20 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
-from family_contract import assert_near, trained_lora
+from family_contract import adapters, assert_near, trained
 from torch import Tensor
 
 from extensions_built_in.flux.family import FluxFamily
 from toolkit.context import Context
-from toolkit.models.conditions import Conditions, Row
+from toolkit.models.conditions import Conditions
 from toolkit.models.family import Facts
 from toolkit.registry import get_registry
 from toolkit.sampling.prompts import SamplePrompt
-from toolkit.sampling.render import decode, groups, make_scheduler, picture, render, seeded_noise, texts_of
-from toolkit.sampling.sample import sample
+from toolkit.sampling.render import decode, frames_of, render, seeded_noise
+from toolkit.sampling.request import Request, groups, latent_shape, make_request, needs_negative
+from toolkit.sampling.sample import rescaled, sample
+from toolkit.sampling.schedulers import make_scheduler
 
 TINY = SamplePrompt("two dogs", width=24, height=32, steps=3, guidance=3.5, seed=4)
 CFG = Facts(
@@ -40,39 +41,90 @@ def family(tiny_flux: object, cpu: Context) -> FluxFamily:
     return config.build(cpu, checkpointing=False, bypass_guidance=False)
 
 
-def rows_of(family: FluxFamily, prompts: Sequence[SamplePrompt]) -> dict[str, Row]:
-    texts, _ = texts_of(prompts, family.facts)
+def requests_of(family: FluxFamily, prompts: Sequence[SamplePrompt]) -> list[Request]:
     with family.parts.using(*family.needs["encode_prompt"]), torch.no_grad():
-        return dict(zip(texts, family.encode_prompt(texts), strict=True))
+        rows = family.encode_prompt([prompt.prompt for prompt in prompts])
+    return [make_request(p, family.facts, row, None, {}) for p, row in zip(prompts, rows, strict=True)]
+
+
+def noise_of(seed: int, shape: tuple[int, ...]) -> Tensor:
+    return seeded_noise(torch.Generator().manual_seed(seed), shape)
+
+
+def asked(prompt: SamplePrompt, **row: Tensor) -> Request:
+    return Request(prompt, row)
 
 
 # -- which prompts go together ----------------------------------------------------------------------------------------
 
 
 def test_prompts_of_one_kind_share_a_batch_of_a_megapixel():
-    large = replace(TINY, width=512, height=512)
+    large = asked(replace(TINY, width=512, height=512))
     assert list(groups([large] * 6)) == [[0, 1, 2, 3], [4, 5]]
-    assert list(groups([replace(large, width=2048, height=1024)] * 2)) == [[0], [1]]
+    assert list(groups([asked(replace(TINY, width=2048, height=1024))] * 2)) == [[0], [1]]
+    assert list(groups([asked(replace(TINY, width=512, height=512, num_frames=5))] * 2)) == [[0], [1]]
     assert list(groups([])) == []
 
 
 @pytest.mark.parametrize(
-    "other", [{"width": 48}, {"height": 48}, {"steps": 4}, {"guidance": 1.0}, {"network_multiplier": 0.5}]
+    "other",
+    [
+        {"width": 48},
+        {"height": 48},
+        {"steps": 4},
+        {"guidance": 1.0},
+        {"network_multiplier": 0.5},
+        {"num_frames": 5},
+        {"guidance_rescale": 0.5},
+    ],
 )
 def test_what_differs_for_the_whole_batch_splits_it(other: dict[str, float]):
-    assert list(groups([TINY, replace(TINY, **other), TINY])) == [[0, 2], [1]]
+    assert list(groups([asked(TINY), asked(replace(TINY, **other)), asked(TINY)])) == [[0, 2], [1]]
 
 
 def test_what_differs_per_sample_does_not():
     other = replace(TINY, prompt="a cat", seed=5, negative="blue", index=1)
-    assert list(groups([TINY, other])) == [[0, 1]]
+    texts = [torch.zeros(length, 8) for length in (3, 5)]
+    assert list(groups([asked(TINY, text=texts[0]), asked(other, text=texts[1])])) == [[0, 1]]
+
+
+def test_references_of_several_sizes_or_numbers_split_a_batch():
+    one, other = torch.zeros(4, 2, 2), torch.zeros(4, 2, 3)
+    rows = [{"reference.0": one}, {"reference.0": other}, {"reference.0": one}, {}]
+    rows.append({"reference.0": one, "reference.1": one})
+    assert list(groups([asked(TINY, **row) for row in rows])) == [[0, 2], [1], [3], [4]]
+
+
+# -- what a request holds ---------------------------------------------------------------------------------------------
+
+
+def test_the_negative_prompt_sees_the_same_pictures_and_numbers():
+    facts = replace(CFG, numbers=("size", "fps"))
+    text, no, reference = torch.ones(2, 3), torch.zeros(1, 3), torch.ones(4, 2, 2)
+    request = make_request(TINY, facts, {"text": text}, {"text": no}, {"reference.0": reference})
+    assert request.no is not None and request.row.keys() == request.no.keys() == {"text", "reference.0", "size", "fps"}
+    assert request.row["text"] is text and request.no["text"] is no and request.no["reference.0"] is reference
+    assert request.row["size"].tolist() == [32, 24, 0, 0, 32, 24] and request.row["fps"].item() == 16
+
+
+def test_guidance_is_an_input_or_a_second_pass():
+    row = {"text": torch.ones(2, 3)}
+    embedded = make_request(TINY, replace(CFG, guidance="embedded"), row, row, {})
+    assert embedded.no is None and embedded.row["guidance"].item() == 3.5
+    weak = make_request(replace(TINY, guidance=1.0), CFG, row, row, {})
+    assert weak.no is None and "guidance" not in weak.row
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frame_stride", "shape"), [(1, 0, (2, 4, 3)), (9, 4, (2, 3, 4, 3)), (1, 4, (2, 1, 4, 3))]
+)
+def test_latents_have_frames_where_the_model_makes_videos(num_frames: int, frame_stride: int, shape: tuple[int, ...]):
+    assert latent_shape(replace(TINY, num_frames=num_frames), replace(CFG, frame_stride=frame_stride)) == shape
 
 
 def test_negative_texts_are_needed_for_guidance_by_a_second_pass_only():
-    guided = replace(TINY, negative="blue")
-    prompts = [guided, replace(guided, prompt="a cat", negative=""), replace(guided, negative="never", guidance=1.0)]
-    assert texts_of(prompts, CFG) == (["two dogs", "a cat"], ["blue", ""])
-    assert texts_of(prompts, replace(CFG, guidance="embedded")) == (["two dogs", "a cat"], [])
+    assert needs_negative(TINY, CFG) and not needs_negative(replace(TINY, guidance=1.0), CFG)
+    assert not needs_negative(TINY, replace(CFG, guidance="embedded"))
 
 
 # -- noise and pictures -----------------------------------------------------------------------------------------------
@@ -81,20 +133,18 @@ def test_negative_texts_are_needed_for_guidance_by_a_second_pass_only():
 @pytest.mark.parametrize("seed", [0, 42, 2**40])
 def test_noise_is_that_of_diffusers(seed: int):
     wanted = randn_tensor((1, 4, 6, 8), generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(seeded_noise(seed, (4, 6, 8)), wanted[0])
+    assert torch.equal(noise_of(seed, (4, 6, 8)), wanted)
 
 
 def test_pixels_become_the_picture_that_diffusers_makes():
     pixels = torch.randn(3, 5, 7) * 1.2
     (wanted,) = VaeImageProcessor().postprocess(pixels[None], output_type="pil")
-    found = picture(pixels)
+    (found,) = frames_of(pixels)
     assert found.size == (7, 5)
     np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
-
-
-def test_the_scheduler_is_the_checkpoints():
-    scheduler = make_scheduler(replace(CFG, scheduler={**CFG.scheduler, "shift": 5.0}))
-    assert isinstance(scheduler, FlowMatchEulerDiscreteScheduler) and scheduler.config.shift == 5.0
+    both = frames_of(torch.stack([pixels, -pixels], dim=1))
+    np.testing.assert_array_equal(np.asarray(both[0]), np.asarray(wanted))
+    np.testing.assert_array_equal(np.asarray(both[1]), np.asarray(frames_of(-pixels)[0]))
 
 
 # -- sampling ---------------------------------------------------------------------------------------------------------
@@ -124,10 +174,18 @@ class TwoTexts:
 def test_guidance_takes_a_second_pass_with_the_negative(cpu: Context, guidance: float, speed: float):
     family = TwoTexts()
     prompt = replace(TINY, negative="no", guidance=guidance)
-    rows = {"two dogs": {"text": torch.tensor(2.0)}}, {"no": {"text": torch.tensor(1.0)}}
-    (found,) = render(family, cpu, [prompt], *rows)  # type: ignore[arg-type]
-    torch.testing.assert_close(found, seeded_noise(4, (2, 4, 3))[None] - speed)
+    request = make_request(prompt, CFG, {"text": torch.tensor(2.0)}, {"text": torch.tensor(1.0)}, {})
+    (found,) = render(family, cpu, [request])  # type: ignore[arg-type]
+    torch.testing.assert_close(found, noise_of(4, (2, 4, 3)) - speed)
     assert family.times == pytest.approx([t for t in (1, 2 / 3, 1 / 3) for _ in range(1 + (guidance > 1))])
+
+
+def test_rescaling_gives_the_guided_prediction_its_deviation_back():
+    yes = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    guided = 3 * yes + 1
+    full, half = rescaled(guided, yes, 1.0), rescaled(guided, yes, 0.5)
+    torch.testing.assert_close(full.flatten(1).std(dim=1), yes.flatten(1).std(dim=1))
+    torch.testing.assert_close(half, (full + guided) / 2)
 
 
 def test_given_frames_stay_as_they_are():
@@ -146,12 +204,11 @@ def test_given_frames_stay_as_they_are():
 
 
 def test_a_batch_equals_one_by_one_and_a_repeat(family: FluxFamily, cpu: Context):
-    prompts = [TINY, replace(TINY, prompt="a red circle", seed=9)]
-    rows = rows_of(family, prompts)
+    requests = requests_of(family, [TINY, replace(TINY, prompt="a red circle", seed=9)])
     with family.parts.using("transformer"):
-        together = render(family, cpu, prompts, rows, {})
-        alone = [render(family, cpu, [prompt], rows, {})[0] for prompt in prompts]
-        again = render(family, cpu, prompts, rows, {})
+        together = render(family, cpu, requests)
+        alone = [render(family, cpu, [request])[0] for request in requests]
+        again = render(family, cpu, requests)
     assert [latents.shape for latents in together] == [(1, 4, 16, 12)] * 2
     assert all(torch.equal(one, other) for one, other in zip(together, again, strict=True))
     assert_near(torch.cat(together), torch.cat(alone), "a batch")
@@ -159,39 +216,39 @@ def test_a_batch_equals_one_by_one_and_a_repeat(family: FluxFamily, cpu: Context
 
 
 def test_pictures_have_the_asked_size(family: FluxFamily, cpu: Context):
-    rows = rows_of(family, [TINY])
+    requests = requests_of(family, [TINY])
     with family.parts.using("transformer"):
-        latents = render(family, cpu, [TINY], rows, {})
+        latents = render(family, cpu, requests)
     with family.parts.using("vae"):
-        (image,) = decode(family, latents)
+        ((image,),) = decode(family, latents)
     assert image.size == (24, 32) and image.mode == "RGB"
 
 
 def test_embedded_guidance_is_an_input(family: FluxFamily, cpu: Context):
-    rows = rows_of(family, [TINY])
+    requests = requests_of(family, [replace(TINY, guidance=g) for g in (1.0, 3.5)])
     with family.parts.using("transformer"):
-        weak, strong = (render(family, cpu, [replace(TINY, guidance=g)], rows, {})[0] for g in (1.0, 3.5))
+        weak, strong = (render(family, cpu, [request])[0] for request in requests)
     assert (weak - strong).abs().max() > 1e-3
 
 
 def test_a_network_of_no_strength_is_the_base(family: FluxFamily, cpu: Context):
-    rows = rows_of(family, [TINY])
+    requests = requests_of(family, [TINY])
     with family.parts.using("transformer"):
-        (base,) = render(family, cpu, [TINY], rows, {})
-        lora = trained_lora(family, 4, 4)
-        (full,) = render(family, cpu, [TINY], rows, {})
+        (base,) = render(family, cpu, requests)
+        lora = trained(adapters(family, 4))[0]
+        (full,) = render(family, cpu, requests)
         with lora.scaled(0):
-            (none,) = render(family, cpu, [TINY], rows, {})
+            (none,) = render(family, cpu, requests)
     assert torch.equal(none, base) and (full - base).abs().max() > 1e-2
 
 
-def test_bf16_computes_in_bf16_and_keeps_wide_latents(tiny_flux: object, cpu: Context, family: FluxFamily):
+def test_bf16_computes_in_bf16_and_keeps_wide_latents(cpu: Context, family: FluxFamily):
     narrow_context = Context(cpu.device, torch.bfloat16, seed=42)
-    rows = rows_of(family, [TINY])
+    requests = requests_of(family, [TINY])
     with family.parts.using("transformer"):
-        (wide,) = render(family, cpu, [TINY], rows, {})
+        (wide,) = render(family, cpu, requests)
     narrow = FluxFamily(type(family.parts)(family.parts.source, cpu.device, torch.bfloat16))
     with narrow.parts.using("transformer"):
-        (found,) = render(narrow, narrow_context, [TINY], rows, {})
+        (found,) = render(narrow, narrow_context, requests)
     assert found.dtype == torch.float32
     assert 0 < (found - wide).abs().max() < 0.2 * wide.abs().mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,12 +31,21 @@ class Line:
     def scaled(self, multiplier: float) -> Iterator[None]:
         yield
 
+    def by_file(self) -> Mapping[str, Line]:
+        return {"": self}
+
     def write(self, path: Path, dtype: torch.dtype, header: Mapping[str, str]) -> None:
         save_file({"weight": self.weight.detach().to(dtype)}, path, dict(header))
 
-    def read(self, path: Path) -> None:
+    def param_groups(
+        self, lr: float, text_lr: float | None = None, plus_ratio: float | None = None
+    ) -> list[dict[str, Any]]:
+        return [{"params": [self.weight], "lr": lr}]
+
+    def read(self, path: Path, exact: bool = True) -> list[str]:
         with torch.no_grad():
             self.weight.copy_(load_file(path)["weight"])
+        return []
 
 
 @pytest.fixture

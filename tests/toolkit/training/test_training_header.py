@@ -28,6 +28,9 @@ def test_all_entries_are_texts_and_groups_are_json() -> None:
     assert json.loads(entries["training_info"]) == {"step": 10, "epoch": 2}
     assert (entries["tags"], entries["version"], entries["text"]) == ('["a"]', "2", "as it is")
     assert entries["ss_network_dim"] == "4"
+    assert entries["base_model"] == entries["ss_sd_model_name"] == "some/model"
+    assert (entries["ss_base_model_version"], entries["ss_output_name"], entries["ss_steps"]) == ("flux.1", "run", "10")
+    assert entries["config_hash"] == "0123"
 
 
 def test_only_a_trigger_makes_tags() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from toolkit.run_folder import RunFolder
-from toolkit.training.hooks import LogLoss, Save
+from toolkit.training.hooks import LogLoss, Save, learning_rates
 from toolkit.training.losses import LossReader, NonFinite
 from toolkit.training.state import TrainState, read_state
 
@@ -27,7 +27,9 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def save_hook(folder: RunFolder, reader: LossReader | None = None, **options: Any) -> Save:
     values = {"every": 2, "keep": 2, "total": 7, **options}
-    return Save(folder, reader or LossReader(CPU), torch.float16, lambda state: {"at": str(state.step)}, **values)
+    return Save(
+        folder, reader or LossReader(CPU), torch.float16, lambda state, network: {"at": str(state.step)}, **values
+    )
 
 
 def steps(hook: Any, state: TrainState, count: int) -> None:
@@ -53,6 +55,14 @@ def test_a_line_is_logged_every_n_steps_and_every_step_is_shown(line: Line) -> N
     assert shown == [1, 2, 3, 4, 5]
     wanted = {"learning_rate": 0.25, "epoch": 0}
     assert logged == [(2, {"loss/loss": 2.0, **wanted}), (4, {"loss/loss": 5.5, **wanted})]
+
+
+def test_groups_with_a_rate_of_their_own_are_logged_by_name(line: Line) -> None:
+    state = line(lr=0.25)
+    state.optimizer.param_groups[0]["name"] = "unet"
+    for name, rate in (("text_encoder", 0.5), ("text_encoder_2", 0.25), ("", 0.125)):
+        state.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate, "name": name})
+    assert learning_rates(state.optimizer) == {"learning_rate": 0.25, "learning_rate/text_encoder": 0.5}
 
 
 def test_an_optimizer_without_a_rate_is_logged_as_nan(line: Line) -> None:

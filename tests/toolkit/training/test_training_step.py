@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from toolkit.models.conditions import Conditions
 from toolkit.models.family import Facts
+from toolkit.models.flow import linear_mu
 from toolkit.training.batch import Batch
 from toolkit.training.noise import draw
 from toolkit.training.path import Path
@@ -30,6 +32,9 @@ class Constant:
     def predict(self, noisy: Tensor, t: Tensor, cond: Conditions) -> Tensor:
         self.noisy, self.t = noisy, t
         return torch.full_like(noisy, self.answer, dtype=torch.bfloat16)
+
+    def schedule(self, steps: int, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"mu": linear_mu(shape[-2] * shape[-1] // 4, self.facts.scheduler)}
 
 
 def batch_of(count: int = 3, shape: tuple[int, ...] = SHAPE, **cond: Tensor) -> Batch:
@@ -59,11 +64,11 @@ def test_the_network_sees_the_path_at_the_drawn_times():
     torch.testing.assert_close(family.noisy, (1 - t) * batch.latents + t * batch.noise)
 
 
-def test_the_number_of_2x2_tokens_shifts_the_times():
+def test_the_familys_own_shift_shifts_the_times():
     scheduler = {"use_dynamic_shifting": True}
     batch, family = batch_of(), Constant(facts=replace(FACTS, scheduler=scheduler))
     loss(family, batch, Times("shift"))
-    wanted = Times("shift").draw(batch.u, 6 * 8 // 4, scheduler)
+    wanted = Times("shift").draw(batch.u, linear_mu(6 * 8 // 4, scheduler))
     assert torch.equal(family.t, wanted)
 
 

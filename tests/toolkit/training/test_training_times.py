@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from toolkit.models.flow import flow_steps
+from toolkit.models.flow import flow_steps, linear_mu, training_mu
 from toolkit.training.times import Times, bell
 
 U = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
@@ -18,10 +19,21 @@ U = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
 QUANTILES = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
 TOKENS = 1024
 DYNAMIC = {"use_dynamic_shifting": True}
+LINEAR = {**DYNAMIC, "time_shift_type": "linear"}
+
+
+class Sampled:
+    """As much of a family as decides how its samples are spaced."""
+
+    def __init__(self, scheduler: dict[str, Any]) -> None:
+        self.facts = SimpleNamespace(scheduler=scheduler)
+
+    def schedule(self, steps: int, shape: tuple[int, ...]) -> dict[str, Any]:
+        return flow_steps(steps, shape[-2] * shape[-1] // 4, self.facts.scheduler)
 
 
 def quantiles(times: Times, tokens: int = TOKENS) -> list[float]:
-    return torch.quantile(times.draw(U, tokens, DYNAMIC), QUANTILES).tolist()
+    return torch.quantile(times.draw(U, linear_mu(tokens, DYNAMIC)), QUANTILES).tolist()
 
 
 def mu(tokens: int) -> float:
@@ -46,11 +58,14 @@ def test_shift_follows_the_size(kind: str, tokens: int):
     assert quantiles(Times(kind), tokens) == pytest.approx(wanted, abs=1e-3)
 
 
-@pytest.mark.parametrize("config", [{}, {"shift": 3.0}, {**DYNAMIC, "shift": 3.0}, {**DYNAMIC, "base_shift": 0.9}])
+@pytest.mark.parametrize(
+    "config", [{}, {"shift": 3.0}, {**DYNAMIC, "shift": 3.0}, {**DYNAMIC, "base_shift": 0.9}, LINEAR]
+)
 def test_shift_is_that_of_the_checkpoints_sampler(config: dict[str, Any]):
     scheduler = FlowMatchEulerDiscreteScheduler(**config)
     scheduler.set_timesteps(**flow_steps(8, TOKENS, scheduler.config))
-    found = Times("shift").draw(torch.linspace(0, 7 / 8, 8, dtype=torch.float64), TOKENS, scheduler.config)
+    mu = training_mu(Sampled(dict(scheduler.config)), (16, 64, 64))  # type: ignore[arg-type]
+    found = Times("shift").draw(torch.linspace(0, 7 / 8, 8, dtype=torch.float64), mu)
     torch.testing.assert_close(found.float(), scheduler.sigmas[:-1])
 
 
@@ -63,8 +78,10 @@ def test_content_is_early_noise_and_style_late():
 
 @pytest.mark.parametrize("kind", ["sigmoid", "linear", "shift"])
 def test_limits_cut_the_rank_in_noise(kind: str):
-    everything = Times(kind).draw(U, TOKENS, DYNAMIC)
-    noisy, clean = (Times(kind, low=low, high=high).draw(U, TOKENS, DYNAMIC) for low, high in ((0, 0.25), (0.75, 1)))
+    everything = Times(kind).draw(U, linear_mu(TOKENS, DYNAMIC))
+    noisy, clean = (
+        Times(kind, low=low, high=high).draw(U, linear_mu(TOKENS, DYNAMIC)) for low, high in ((0, 0.25), (0.75, 1))
+    )
     quarters = torch.quantile(everything, torch.tensor([0.25, 0.75], dtype=torch.float64))
     assert noisy.min() >= quarters[1] - 1e-3 and clean.max() <= quarters[0] + 1e-3
     assert noisy.max() == pytest.approx(everything.max().item(), abs=1e-2)
@@ -74,7 +91,7 @@ def test_limits_cut_the_rank_in_noise(kind: str):
 @pytest.mark.parametrize("emphasis", ["balanced", "content", "style"])
 def test_the_ends_are_finite_times(kind: str, emphasis: str):
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    t = Times(kind, emphasis).draw(ends, TOKENS, DYNAMIC)
+    t = Times(kind, emphasis).draw(ends, linear_mu(TOKENS, DYNAMIC))
     assert t.isfinite().all() and t.min() >= 0 and t.max() <= 1 and t.dtype == torch.float64
 
 

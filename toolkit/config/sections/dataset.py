@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from toolkit.config.section import Remarked, Section, idle, planned, works
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif"})
+ANIMATION_ENDINGS = frozenset({".gif"})
+VIDEO_ENDINGS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v", ".wmv", ".flv"})
 CACHE_FOLDERS = frozenset({"_controls", "_latent_cache", "_t_e_cache", "_clip_vision_cache"})
 """Folders that ai-toolkit puts beside the pictures; what is in them is no part of the data set."""
 Side = Annotated[int, Field(ge=16)]
@@ -64,6 +66,33 @@ class DatasetSection(Section):
     use_short_captions: bool = planned(False, "Use caption_short of a JSON data set.")
     replacements: list[Any] = planned([], "Replacements in captions.")
 
+    control_path: str | list[str] | None = works(
+        None, "Folder of control (reference) images with the names of the pictures; a list for several each."
+    )
+    control_path_1: str | None = works(None, "First folder of control images; another spelling of `control_path`.")
+    control_path_2: str | None = works(None, "Second folder of control images.")
+    control_path_3: str | None = works(None, "Third folder of control images.")
+    inpaint_path: str | list[str] | None = works(
+        None, "Folder of pictures with the same names, whose transparent part is painted in."
+    )
+    control_from_same_folder: bool = works(False, "Other pictures of the same folder are the control images.")
+    num_controls_from_same_folder: int = works(1, "Number of those.", ge=1)
+    control_transparent_color: tuple[Channel, Channel, Channel] = works(
+        (0, 0, 0), "Color [red, green, blue] behind transparent control images."
+    )
+    full_size_control_images: bool = works(
+        True, "Keep control images at their own size, if the model can; else they are cropped as the picture is."
+    )
+
+    num_frames: int = works(1, "Video: number of frames; 1 trains on pictures only.", ge=1)
+    shrink_video_to_frames: bool = works(True, "Video: spread the frames over the whole; else take them at `fps`.")
+    fps: float = works(24.0, "Video: frames per second that are taken.", gt=0)
+    auto_frame_count: bool = works(False, "Video: as many frames as the file has at `fps`.")
+    trim_auto_frame_count_tail: bool = works(
+        True, "With `auto_frame_count`: leave out an end that the model cannot take; else speed the video up a little."
+    )
+    do_i2v: bool = works(False, "Video: the first frame is given to the model.")
+
     cache_latents: bool = works(False, "Encode pictures once and keep the latents in memory.")
     cache_latents_to_disk: bool = works(False, "Encode pictures once and keep the latents on disk, for later runs too.")
     cache_text_embeddings: bool = works(False, "Encode captions once and unload the text encoders.")
@@ -79,18 +108,7 @@ class DatasetSection(Section):
     prior_reg: bool = planned(False, "Train these pictures toward the prediction of the frozen model.")
     network_weight: float = planned(1.0, "Strength of the network on this set.")
     extra_values: list[float] = planned([], "Values for a single_value adapter.")
-    control_path: str | list[str] | None = planned(None, "Control images, matched by name.")
-    control_path_1: str | None = planned(None, "First folder of control images.")
-    control_path_2: str | None = planned(None, "Second folder of control images.")
-    control_path_3: str | None = planned(None, "Third folder of control images.")
-    control_from_same_folder: bool = planned(False, "Take controls from the same folder.")
-    num_controls_from_same_folder: int = planned(1, "Number of those.", needs="control_from_same_folder")
-    control_transparent_color: list[int] = planned(
-        [0, 0, 0], "Color behind transparent controls.", needs="control_path"
-    )
-    full_size_control_images: bool = planned(True, "Keep controls at their own size.", needs="control_path")
     controls: str | list[str] = planned([], "Controls that are made: depth, line, pose, inpaint, mask.")
-    inpaint_path: str | list[str] | None = planned(None, "Pictures whose transparent part is painted in.")
     mask_path: str | None = planned(None, "Masks: white is trained.")
     alpha_mask: bool = planned(False, "Use the alpha channel as mask.")
     invert_mask: bool = planned(False, "Black is trained.", needs="mask_path")
@@ -102,12 +120,6 @@ class DatasetSection(Section):
     clip_image_augmentations: list[Any] | None = planned(None, "Augmentations of those.", needs="clip_image_path")
     clip_image_shuffle_augmentations: bool = planned(False, "Change their order.", needs="clip_image_path")
 
-    num_frames: int = planned(1, "Video: number of frames.")
-    shrink_video_to_frames: bool = idle(True, "only for video", ui=False)
-    fps: int = idle(24, "only for video")
-    auto_frame_count: bool = planned(False, "Video: take the number of frames from the file.")
-    trim_auto_frame_count_tail: bool = planned(True, "Video: drop the tail.", needs="auto_frame_count")
-    do_i2v: bool = idle(False, "only for video", ui=True)
     do_audio: bool = planned(False, "Video: train sound.")
     audio_preserve_pitch: bool = planned(False, "Keep the pitch.", needs="do_audio")
     audio_normalize: bool = planned(False, "Normalize the loudness.", needs="do_audio")
@@ -129,6 +141,26 @@ class DatasetSection(Section):
         sizes = self.resolution if isinstance(self.resolution, list) else [self.resolution]
         return tuple(dict.fromkeys(sizes))
 
+    @property
+    def has_video(self) -> bool:
+        """Whether videos are read beside pictures."""
+        return self.num_frames > 1 or self.auto_frame_count
+
+    @property
+    def endings(self) -> frozenset[str]:
+        """Endings of the files that are read."""
+        return IMAGE_ENDINGS | ANIMATION_ENDINGS | VIDEO_ENDINGS if self.has_video else IMAGE_ENDINGS
+
+    @property
+    def control_folders(self) -> tuple[Path, ...]:
+        """Folders of control images, by either name."""
+        return _folders(self.control_path, self.control_path_1, self.control_path_2, self.control_path_3)
+
+    @property
+    def inpaint_folders(self) -> tuple[Path, ...]:
+        """Folders of pictures with transparent parts."""
+        return _folders(self.inpaint_path)
+
     def contradictions(self) -> Iterator[Remarked]:
         """Values that do not fit together."""
         if not (self.dataset_path or self.folder_path):
@@ -136,6 +168,11 @@ class DatasetSection(Section):
         elif self.folder.suffix.lower() in (".json", ".jsonl"):
             key = "dataset_path" if self.dataset_path else "folder_path"
             yield (key,), "a JSON data set is not supported yet; name a folder"
+        if self.control_path and (self.control_path_1 or self.control_path_2 or self.control_path_3):
+            yield ("control_path",), "cannot be combined with control_path_1 to 3, which are another spelling of it"
+        if self.control_from_same_folder and (self.control_folders or self.inpaint_folders):
+            other = "control_path" if self.control_folders else "inpaint_path"
+            yield ("control_from_same_folder",), f"cannot be combined with {other}"
         if self.square_crop and self.random_crop:
             yield ("random_crop",), "cannot be combined with square_crop, which crops the middle"
 
@@ -145,3 +182,9 @@ class DatasetSection(Section):
         if value == []:
             raise ValueError("the list is empty")
         return value
+
+
+def _folders(*values: str | list[str] | None) -> tuple[Path, ...]:
+    """Paths that are not blank, from single ones and lists."""
+    paths = [path for value in values for path in (value if isinstance(value, list) else [value or ""])]
+    return tuple(Path(path).expanduser() for path in paths if path)

@@ -14,7 +14,10 @@ class SaveSection(Section):
     max_step_saves_to_keep: int = works(5, "Older checkpoints of this run are deleted.", ge=1)
     save_format: Literal["safetensors", "diffusers"] = works(
         "safetensors",
-        "A LoRA is a safetensors file and a full fine-tune a diffusers folder, whatever this says.",
+        "Of a full fine-tune: one safetensors file, or a diffusers folder. A LoRA is always a safetensors file.",
+    )
+    key_format: Literal["auto", "diffusers", "kohya", "comfyui", "original"] = works(
+        "auto", "aitk only. Names of the layers in a LoRA file; auto: those that most programs read for this model."
     )
     push_to_hub: bool = planned(False, "Upload the result to the Hugging Face Hub at the end.")
     hf_repo_id: str | None = works(None, "Repository for `push_to_hub`.")

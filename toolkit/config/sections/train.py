@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from toolkit.config.choice import check_options, load_plugin
 from toolkit.config.section import Remarked, Section, idle, planned, works
 from toolkit.config.sections.ema import EmaSection
+from toolkit.config.sections.sample import Sampler
 from toolkit.config.sections.schedule import LrSchedule, check_params
 from toolkit.config.sections.validation import ValidationSection
 from toolkit.config.sections.values import Dtype
@@ -20,8 +21,8 @@ class TrainSection(Section):
     steps: int = works(1000, "Number of updates; the run ends there.", ge=1)
     batch_size: int = works(1, "Pictures per batch.", ge=1)
     lr: float = works(1e-6, "Learning rate.", gt=0)
-    unet_lr: float | None = idle(None, "lr decides, in ai-toolkit too")
-    text_encoder_lr: float | None = idle(None, "lr decides, in ai-toolkit too")
+    unet_lr: float | None = works(None, "Learning rate of the denoiser; default: `lr`.", gt=0)
+    text_encoder_lr: float | None = works(None, "Learning rate of the text encoders; default: `lr`.", gt=0)
     refiner_lr: float | None = planned(None, "Learning rate of the refiner.")
     embedding_lr: float | None = planned(None, "Learning rate of embeddings.")
     adapter_lr: float | None = planned(None, "Learning rate of the adapter.")
@@ -45,11 +46,15 @@ class TrainSection(Section):
         True, "Compute activations twice instead of keeping them: less memory, slower."
     )
     train_unet: bool = works(True, "Train the denoiser.")
-    train_text_encoder: bool = planned(False, "Train the text encoder.")
+    train_text_encoder: bool = works(
+        False, "Train the text encoders too (SD and SDXL); captions are then encoded at every step."
+    )
     train_refiner: bool = idle(True, "there is no refiner")
-    attention_backend: str = planned("native", "Attention kernels of diffusers.")
+    attention_backend: str = works(
+        "native", "Attention kernels: a name of diffusers, such as flash, sage or xformers; the package must be there."
+    )
     sdp: bool = idle(False, "torch's attention is always used", ui=True)
-    xformers: bool = planned(False, "Use xformers' attention.")
+    xformers: bool = works(False, "Old spelling of `attention_backend: xformers`.")
     cache_text_embeddings: bool = works(False, "Encode all captions once and unload the text encoders.")
     unload_text_encoder: bool = works(
         False, "Train without captions: encode the trigger word and the empty caption once, unload the text encoders."
@@ -57,14 +62,15 @@ class TrainSection(Section):
     do_paramiter_swapping: bool = planned(False, "Train a changing part of the weights.")
     paramiter_swapping_factor: float = planned(0.1, "Share of that part.", needs="do_paramiter_swapping")
 
-    noise_scheduler: Literal["flowmatch", "ddpm"] | None = works(
-        None, "Noise schedule; default: what the model was trained with. A flow model always uses flowmatch."
+    noise_scheduler: Sampler | None = works(
+        None, "Noise schedule; it is always the one that the model was trained with."
     )
     num_train_timesteps: int = planned(1000, "Number of timesteps of the schedule.")
     timestep_type: Literal[
         "sigmoid", "linear", "weighted", "shift", "flux_shift",
         "lumina2_shift", "lognorm_blend", "next_sample", "one_step", "two_step", "four_step", "eight_step",
-    ] = works("sigmoid", "Which times are trained most: sigmoid and shift the middle, linear all alike.")  # fmt: skip
+    ] | None = works(None, "Which times are trained most: sigmoid the middle, shift the noisy ones, linear all alike. "
+        "Default: sigmoid; linear for models that predict noise or v (SD, SDXL).")  # fmt: skip
     content_or_style: Literal["balanced", "content", "style"] = works(
         "balanced", "content: more of the noisy times, style: more of the clean ones."
     )
@@ -74,7 +80,9 @@ class TrainSection(Section):
     next_sample_timesteps: int = planned(8, "Steps of timestep_type next_sample.")
     linear_timesteps: bool = planned(False, "Old weighting of the times.")
     linear_timesteps2: bool = planned(False, "Old weighting of the times.")
-    switch_boundary_every: int = idle(1, "only for models with two experts")
+    switch_boundary_every: int = works(
+        1, "Models with two experts (Wan 2.2): steps that one of them is trained before it is the other's turn.", ge=1
+    )
     bypass_guidance_embedding: bool = works(
         False, "Train with the guidance embedding switched off. Otherwise a guidance-distilled model trains at scale 1."
     )
@@ -186,6 +194,11 @@ class TrainSection(Section):
         return {**super().spelled_out(), "optimizer_params": self.optimizer_plugin()}
 
     @property
+    def attention(self) -> str:
+        """The attention kernels, by either name."""
+        return "xformers" if self.xformers else self.attention_backend
+
+    @property
     def accumulate(self) -> int:
         """Batches per update, by either name."""
         return max(self.gradient_accumulation, self.gradient_accumulation_steps)
@@ -196,8 +209,11 @@ class TrainSection(Section):
             yield ("gradient_accumulation_steps",), "is the old name of gradient_accumulation; set one of the two"
         if self.min_denoising_steps >= self.max_denoising_steps:
             yield ("min_denoising_steps",), f"must be less than max_denoising_steps, {self.max_denoising_steps}"
-        if not self.train_unet:
-            yield ("train_unet",), "nothing is trained: this is off, and train_text_encoder is not supported yet"
+        if not self.train_unet and not self.train_text_encoder:
+            yield ("train_unet",), "nothing is trained: this and train_text_encoder are off"
+        for key in ("cache_text_embeddings", "unload_text_encoder"):
+            if self.train_text_encoder and getattr(self, key):
+                yield (key,), "cannot be combined with train_text_encoder, which encodes captions at every step"
         if self.start_step is not None and self.start_step >= self.steps:
             yield ("start_step",), f"must be less than steps, {self.steps}"
         if self.validation_config is not None and not self.validation_config.validation_items:
@@ -226,9 +242,9 @@ class TrainSection(Section):
 
     @field_validator("timestep_type", "loss_type")
     @classmethod
-    def _refuse_planned_choices(cls, value: str, info: ValidationInfo) -> str:
+    def _refuse_planned_choices(cls, value: str | None, info: ValidationInfo) -> str | None:
         working = WORKING_CHOICES[str(info.field_name)]
-        if value not in working:
+        if value is not None and value not in working:
             message = f"'{value}' is not supported yet (known: {', '.join(working)})"
             raise PydanticCustomError("planned", "{message}", {"message": message})
         return value
