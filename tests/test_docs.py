@@ -8,7 +8,15 @@ import yaml
 
 from toolkit.cli.app import COMMANDS
 from toolkit.config import load, validate
-from toolkit.registry import KINDS
+from toolkit.config.preflight import preflight
+from toolkit.config.section import state_of
+from toolkit.config.sections.dataset import DatasetSection
+from toolkit.config.sections.model import ModelPlugin
+from toolkit.config.sections.network import LayerChoice, NetworkPlugin
+from toolkit.config.sections.sample import SampleSection
+from toolkit.config.sections.save import SaveSection
+from toolkit.config.sections.train import TrainSection
+from toolkit.registry import KINDS, get_registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,6 +28,20 @@ REPOSITORY_PATH = re.compile(
     r"(?:toolkit|jobs|extensions_built_in|extensions|config|scripts|tests|docs|datasets)/[\w./-]*|run\.py|pyproject\.toml"
 )
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b(?!\.md)|\b(?:foo|mine)\b")
+EXAMPLES = sorted((ROOT / "config" / "examples").glob("train_*_*.yaml"))
+MADE_HERE = "train_tiny_flux.yaml"
+"""How the embedded model was made; the other examples are starting points for users."""
+USERS_PATH = "/path/to/"
+"""What a user replaces in an example."""
+SECTIONS = {
+    "model": ModelPlugin,
+    "network": NetworkPlugin,
+    "network_kwargs": LayerChoice,
+    "train": TrainSection,
+    "datasets": DatasetSection,
+    "save": SaveSection,
+    "sample": SampleSection,
+}
 
 
 def pages(*names: str) -> list[str]:
@@ -99,3 +121,62 @@ def test_pages_are_plain_ascii_with_short_lines(page: Path) -> None:
     assert text.isascii() and text.endswith("\n")
     # a row of a table cannot be broken
     assert not [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")]
+
+
+def arch_of(example: Path) -> str:
+    (process,) = yaml.safe_load(example.read_text(encoding="utf-8"))["config"]["process"]
+    return process["model"]["arch"]
+
+
+def families() -> list[tuple[str, ...]]:
+    """The names that share a plugin, of all built-in families."""
+    names: dict[str, list[str]] = {}
+    for arch, entry in get_registry().entries("models").items():
+        if entry.target.startswith("extensions_built_in."):
+            names.setdefault(entry.target, []).append(arch)
+    return [tuple(group) for group in names.values()]
+
+
+@pytest.mark.parametrize("names", families(), ids=lambda names: names[0])
+def test_every_family_has_an_example_and_is_listed(names: tuple[str, ...]) -> None:
+    examples = {name: ROOT / "config" / "examples" / f"train_lora_{name}.yaml" for name in names}
+    assert [name for name, path in examples.items() if path.exists() and arch_of(path) == name]
+    (text,) = pages("training.md")
+    assert not [name for name in names if f"`{name}`" not in text], "docs/training.md lacks these"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_pass_the_check(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `aitk check` does it, but for what the user has to fill in."""
+    monkeypatch.chdir(ROOT)
+    job = validate(load(example))
+    if example.name != MADE_HERE:
+        assert not job.notices
+        assert not [problem for problem in preflight(job) if USERS_PATH not in problem.message]
+
+
+@pytest.mark.parametrize("example", [path for path in EXAMPLES if path.name != MADE_HERE], ids=lambda path: path.stem)
+def test_examples_look_alike(example: Path) -> None:
+    text = example.read_text(encoding="utf-8")
+    assert text.isascii() and "\t" not in text and text.endswith("\n")
+    assert not [line for line in text.splitlines() if len(line) > 120 or line != line.rstrip()]
+    begin, _, body = text.partition("\njob: extension\n")
+    assert all(line.startswith("#") for line in begin.splitlines())
+    assert f"#   aitk run config/examples/{example.name}" in begin
+    assert "estimated" in begin, "no hardware was measured"
+    kind = example.stem.split("_")[1]
+    assert body.count("      network:\n") == (kind != "full") and (kind == "full" or f"type: {kind}\n" in body)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "differences.md"], ids=lambda page: page.name)
+def test_keys_that_pages_name_work(page: Path) -> None:
+    """A page that explains a key which is not there, or not there yet, misleads."""
+    wrong = []
+    for span in SPAN.findall(prose(page.read_text(encoding="utf-8"))):
+        section, _, key = span.partition(":")[0].rpartition(".")
+        plugin = SECTIONS.get(section.rpartition(".")[2])
+        if plugin is not None and re.fullmatch(r"[a-z_0-9]+", key):
+            field = plugin.model_fields.get(key)
+            if field is None or state_of(field) == "planned":
+                wrong.append(span)
+    assert not wrong

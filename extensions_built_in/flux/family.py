@@ -1,8 +1,9 @@
-"""FLUX.1 (dev and schnell) as a family: https://github.com/black-forest-labs/flux, FluxPipeline in diffusers."""
+"""FLUX.1 and its variants as a family: https://github.com/black-forest-labs/flux, the Flux pipelines of diffusers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,10 +11,11 @@ from diffusers.models.embeddings import CombinedTimestepGuidanceTextProjEmbeddin
 from PIL import Image
 from torch import Tensor
 
+from extensions_built_in.flux.variants import FLUX, Variant
 from toolkit.models.conditions import Conditions, Row
-from toolkit.models.family import Facts, Trainable
+from toolkit.models.facts import text_length, transformer_facts
 from toolkit.models.flow import flow_steps
-from toolkit.models.latents import grid_ids, mode, pack, scale_shift, unpack
+from toolkit.models.latents import decode_scaled, encode_scaled, grid_ids, pack, unpack
 from toolkit.models.parts import Parts
 from toolkit.models.text import rows, tokenize
 
@@ -25,36 +27,30 @@ class FluxFamily:
 
     Latents [B, 16, H/8, W/8] are packed into 2x2 tokens. Text: all T5 tokens, padding included, because the network
     attends to it, and CLIP's pooled vector. The guidance scale is an input of guidance-distilled checkpoints (dev).
+    Variants see pictures as more tokens (`reference.i`) or as more channels of the noisy latents (`control`).
     """
 
-    pipeline: ClassVar[str] = "FluxPipeline"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "encode_image": ("vae",),
         "decode": ("vae",),
         "encode_prompt": ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
+        "encode_condition": ("vae",),
         "predict": ("transformer",),
     }
 
-    def __init__(self, parts: Parts, bypass_guidance: bool = False) -> None:
+    def __init__(self, parts: Parts, bypass_guidance: bool = False, variant: Variant = FLUX) -> None:
         self.parts = parts
+        self.variant = variant
+        self.pipeline = variant.pipeline
         self.bypass_guidance = bypass_guidance
-        self._text_length = min(512, int(parts.source.config("tokenizer_2").get("model_max_length", 512)))
-        self._pooled_length = min(77, int(parts.source.config("tokenizer").get("model_max_length", 77)))
+        self._text_length = text_length(parts.source, "tokenizer_2", 512)
+        self._pooled_length = text_length(parts.source, "tokenizer", 77)
         self._takes_guidance = bool(parts.source.config("transformer")["guidance_embeds"])
-        self.facts = self._read_facts(parts)
-
-    @staticmethod
-    def _read_facts(parts: Parts) -> Facts:
-        vae = parts.source.config("vae")
-        stride = 2 ** (len(vae["block_out_channels"]) - 1)
-        return Facts(
-            channels=vae["latent_channels"],
-            stride=stride,
-            multiple=stride * 4,
-            base_model="flux.1",
+        self.facts = replace(
+            transformer_facts(parts.source, variant.base_model, BLOCKS, variant.cells),
             guidance="embedded",
-            scheduler=parts.source.config("scheduler"),
-            trainables=(Trainable("denoiser", blocks=BLOCKS, prefix="transformer."),),
+            references=variant.references,
+            needs_references=variant.needs_references,
         )
 
     @property
@@ -64,18 +60,14 @@ class FluxFamily:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] in -1..1 -> latents [B, C, h, w]."""
-        vae = self.parts["vae"]
-        scale, shift = scale_shift(vae)
-        return (mode(vae.encode(pixels.to(vae.device, vae.dtype))).float() - shift) * scale
+        return encode_scaled(self.parts["vae"], pixels)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W] in -1..1."""
-        vae = self.parts["vae"]
-        scale, shift = scale_shift(vae)
-        return vae.decode((latents / scale + shift).to(vae.device, vae.dtype), return_dict=False)[0].float()
+        return decode_scaled(self.parts["vae"], latents)
 
     def encode_prompt(
-        self, texts: list[str], images: list[Image.Image] | None = None, negative: bool = False
+        self, texts: list[str], images: Sequence[Sequence[Image.Image]] | None = None, negative: bool = False
     ) -> list[Row]:
         """Rows of `text` [L, D] (T5, padded) and `pooled` [P] (CLIP)."""
         clip, t5 = self.parts["text_encoder"], self.parts["text_encoder_2"]
@@ -84,24 +76,36 @@ class FluxFamily:
         return list(rows(text=t5(t5_ids)[0], pooled=clip(clip_ids).pooler_output))
 
     def encode_condition(self, images: list[Image.Image], shape: tuple[int, ...]) -> Row:
-        """FLUX.1 has no picture conditions."""
-        return {}
+        """Rows of `reference.0`, ... [C, h, w] or `control` [C', h, w]; none without pictures."""
+        stride = self.facts.stride
+        target = (shape[-2] * stride, shape[-1] * stride)
+        return self.variant.encode(self.encode_image, images, target, stride) if images else {}
 
     def predict(self, noisy: Tensor, t: Tensor, cond: Conditions) -> Tensor:
         """Velocity e - x, [B, C, h, w]. Condition `guidance` [B] or [] defaults to 1, unless it is bypassed."""
         h, w = noisy.shape[-2:]
         text = cond["text"]
+        tokens, ids = self._image_tokens(noisy, cond)
         answer = self.denoiser(
-            hidden_states=pack(noisy),
+            hidden_states=tokens,
             timestep=t.to(noisy.device, torch.float32, non_blocking=True),
             guidance=self._guidance(cond, len(noisy), noisy.device),
             pooled_projections=cond["pooled"],
             encoder_hidden_states=text,
             txt_ids=torch.zeros(text.shape[1], 3, device=noisy.device),
-            img_ids=grid_ids(h // 2, w // 2, device=noisy.device),
+            img_ids=ids,
             return_dict=False,
         )[0]
-        return unpack(answer, h, w)
+        return unpack(answer[:, : h * w // 4], h, w)
+
+    def _image_tokens(self, noisy: Tensor, cond: Conditions) -> tuple[Tensor, Tensor]:
+        """Tokens [B, L, D] of the noisy latents and the references, and their position ids [L, 3]."""
+        control = cond.get("control")
+        if control is None and self.variant.without is not None:
+            control = self.variant.without(noisy)
+        latents = [noisy if control is None else torch.cat([noisy, control], dim=1), *cond.numbered("reference")]
+        ids = [grid_ids(x.shape[-2] // 2, x.shape[-1] // 2, first, noisy.device) for first, x in enumerate(latents)]
+        return torch.cat([pack(x) for x in latents], dim=1), torch.cat(ids)
 
     def _guidance(self, cond: Conditions, count: int, device: torch.device) -> Tensor | None:
         if not self._takes_guidance:

@@ -66,7 +66,8 @@ def adafactor(params: Iterable[Any], lr: float, *, relative_step: bool, **option
 
     if options.get("warmup_init") and not relative_step:
         raise ValueError("optimizer_params.warmup_init needs relative_step: true")
-    optimizer = Adafactor(list(params), lr=None if relative_step else lr, relative_step=relative_step, **options)
+    groups = _without_rates(params) if relative_step else list(params)
+    optimizer = Adafactor(groups, lr=None if relative_step else lr, relative_step=relative_step, **options)
     return _remember(optimizer)
 
 
@@ -74,12 +75,19 @@ def prodigy(params: Iterable[Any], lr: float, *, growth_rate: float | None, **op
     """Return Prodigy; below 0.1, `lr` was meant for another optimizer, and 1 takes its place as in ai-toolkit."""
     from prodigyopt import Prodigy
 
+    params = list(params)
+    rates = {group.get("lr", lr) for group in params if isinstance(group, dict)} or {lr}
+    if len(rates) > 1:
+        raise ValueError(
+            "train.optimizer prodigy finds one learning rate for all; leave out unet_lr, text_encoder_lr and LoRA+"
+        )
+    (lr,) = rates
     if lr < 0.1:
         _log.warning("train.lr: %g is read as 1.0, for prodigy finds the learning rate by itself (train.lr: 1)", lr)
         lr = 1.0
     # It prints a line about weight decay.
     with contextlib.redirect_stdout(io.StringIO()):
-        optimizer = Prodigy(list(params), lr=lr, growth_rate=growth_rate or math.inf, **options)
+        optimizer = Prodigy(_without_rates(params), lr=lr, growth_rate=growth_rate or math.inf, **options)
     return _remember(optimizer)
 
 
@@ -114,6 +122,14 @@ def _remember(optimizer: Optimizer) -> Optimizer:
 def _tensors(params: list[Any]) -> list[torch.Tensor]:
     """Return the parameters themselves, of a list of parameters or of groups."""
     return [tensor for item in params for tensor in (item["params"] if isinstance(item, dict) else [item])]
+
+
+def _without_rates(params: Iterable[Any]) -> list[Any]:
+    """Return parameters or groups that all take the learning rate of the optimizer."""
+    return [
+        {key: value for key, value in item.items() if key != "lr"} if isinstance(item, dict) else item
+        for item in params
+    ]
 
 
 def _can_fuse(params: list[Any]) -> bool:

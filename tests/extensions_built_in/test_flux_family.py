@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from family_contract import (
-    Subject,
     assert_near,
     check_bf16,
     check_checkpointing,
@@ -20,9 +20,8 @@ from family_contract import (
     check_parity,
     check_rows,
     check_shapes,
-    loaded,
-    noise_like,
 )
+from family_subject import Subject, loaded
 from flux_case import flux_case
 from PIL import Image
 from torch import Tensor
@@ -86,7 +85,7 @@ class Trimmed(FluxFamily):
     """Drops the padding that the network attends to."""
 
     def encode_prompt(
-        self, texts: list[str], images: list[Image.Image] | None = None, negative: bool = False
+        self, texts: list[str], images: Sequence[Sequence[Image.Image]] | None = None, negative: bool = False
     ) -> list[Row]:
         rows = super().encode_prompt(texts, images, negative)
         return [
@@ -139,9 +138,8 @@ class ForgetsAlpha(LoraNetwork):
 class ForeignPrefix(LoraNetwork):
     """Keys that FluxPipeline reads without an error, and without an effect."""
 
-    def write(self, path: Path, dtype: torch.dtype, header: Mapping[str, str]) -> None:
-        self.prefix = "diffusion_model."
-        super().write(path, dtype, header)
+    def tensors(self) -> dict[str, Tensor]:
+        return {name.replace("transformer", "diffusion_model", 1): one for name, one in super().tensors().items()}
 
 
 SABOTAGE: list[tuple[type[FluxFamily], str]] = [
@@ -168,7 +166,7 @@ def test_the_contract_notices(subject: Subject, tmp_path: Path, sabotaged: type[
     checks: dict[str, Callable[[], None]] = {
         "parity": lambda: check_parity(subject, family),
         "encoders": lambda: check_encoders(subject, family),
-        "rows": lambda: check_rows(family, tmp_path),
+        "rows": lambda: check_rows(subject, family, tmp_path),
         "inputs": lambda: check_inputs_matter(subject, family),
         "bf16": lambda: check_bf16(subject, subject.build(), family),
     }
@@ -178,14 +176,14 @@ def test_the_contract_notices(subject: Subject, tmp_path: Path, sabotaged: type[
 
 def test_the_contract_notices_a_part_that_is_not_declared(subject: Subject):
     with pytest.raises(RuntimeError, match=r"tokenizer is not loaded: use it inside `with parts.using\('tokenizer'\)"):
-        check_shapes(ForgetsItsTokenizer(subject.build().parts))
+        check_shapes(subject, ForgetsItsTokenizer(subject.build().parts))
 
 
 @pytest.mark.parametrize("path", [NegatedPath, CurvedPath])
 def test_the_oracle_notices_another_path(subject: Subject, path: type[NoisePath]):
     family = subject.build()
     with pytest.raises(AssertionError, match=r"off the path|oracle's picture"):
-        check_oracle(family, path.of(family.facts))
+        check_oracle(subject, family, path.of(family.facts))
 
 
 def test_the_contract_notices_a_layer_that_cannot_learn(subject: Subject):
@@ -197,7 +195,7 @@ def test_the_contract_notices_a_layer_that_cannot_learn(subject: Subject):
     with loaded(family):
         family.denoiser.transformer_blocks[0].ff_context.register_forward_hook(detached)
         with pytest.raises(AssertionError, match=r"get no gradient: .*ff_context"):
-            check_fresh_lora(family)
+            check_fresh_lora(subject, family)
 
 
 @pytest.mark.parametrize(("network", "alpha"), [(ForgetsAlpha, 1), (ForeignPrefix, 4)])
@@ -205,16 +203,16 @@ def test_the_contract_notices_a_lora_file_that_diffusers_misreads(
     subject: Subject, tmp_path: Path, network: type[LoraNetwork], alpha: float
 ):
     with pytest.raises(AssertionError):
-        check_lora_file(subject, subject.build(), tmp_path / "lora.safetensors", alpha, network)
+        check_lora_file(subject, subject.build(), tmp_path, alpha, network)
 
 
 def test_the_contract_notices_checkpointing_that_changes_gradients(subject: Subject):
     def build(checkpointing: bool) -> FluxFamily:
         family = subject.build(checkpointing=checkpointing)
-        prepare = family.parts.prepare["transformer"]
+        plan = family.parts.plans["transformer"]
 
         def sabotaged(transformer: torch.nn.Module) -> torch.nn.Module:
-            transformer = prepare(transformer)
+            transformer = plan.prepare(transformer)
             if checkpointing:
                 real = transformer._gradient_checkpointing_func
                 transformer._gradient_checkpointing_func = lambda block, x, text, temb, *rest: real(
@@ -222,11 +220,11 @@ def test_the_contract_notices_checkpointing_that_changes_gradients(subject: Subj
                 )
             return transformer
 
-        family.parts.prepare["transformer"] = sabotaged
+        family.parts.plans["transformer"] = replace(plan, prepare=sabotaged)
         return family
 
     with pytest.raises(AssertionError):
-        check_checkpointing(build)
+        check_checkpointing(subject, build)
 
 
 # -- what is FLUX's own -----------------------------------------------------------------------------------------------
@@ -241,7 +239,7 @@ def test_facts_come_from_the_checkpoint(subject: Subject):
 def test_guidance_defaults_to_one_and_counts_for_the_whole_batch(subject: Subject):
     family = subject.build()
     with loaded(family), torch.no_grad():
-        noisy, t = noise_like(family), HALF.expand(2)
+        noisy, t = subject.noise(family), HALF.expand(2)
         cond = collate(family.encode_prompt(["a red circle", "two dogs"]))
         one = family.predict(noisy, t, cond.plus(guidance=torch.ones(2)))
         torch.testing.assert_close(family.predict(noisy, t, cond), one, rtol=0, atol=0)
@@ -252,7 +250,7 @@ def test_guidance_defaults_to_one_and_counts_for_the_whole_batch(subject: Subjec
 def test_bypass_switches_guidance_off_for_training_but_not_for_sampling(subject: Subject):
     plain, bypassing = subject.build(), subject.build(bypass=True)
     with loaded(plain), loaded(bypassing), torch.no_grad():
-        noisy, cond = noise_like(plain, 1), collate(plain.encode_prompt(["two dogs"]))
+        noisy, cond = subject.noise(plain, 1), collate(plain.encode_prompt(["two dogs"]))
         guided = plain.predict(noisy, HALF, cond)
         assert (bypassing.predict(noisy, HALF, cond) - guided).abs().max() > 1e-3
         sampling = cond.plus(guidance=torch.tensor([3.5]))

@@ -7,7 +7,7 @@ H W pixels, L tokens, D width.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,7 +49,7 @@ class PixelFamily:
         multiple=PATCH,
         base_model="example_pixels",
         scheduler=SCHEDULER,
-        trainables=(Trainable("denoiser", blocks=r"blocks\..*", prefix="transformer."),),
+        trainables=(Trainable("transformer", blocks=r"blocks\..*", prefix="transformer."),),
     )
 
     def __init__(self, parts: Parts) -> None:
@@ -69,7 +69,7 @@ class PixelFamily:
         return latents.float().clamp(-1, 1)
 
     def encode_prompt(
-        self, texts: list[str], images: list[Image.Image] | None = None, negative: bool = False
+        self, texts: list[str], images: Sequence[Sequence[Image.Image]] | None = None, negative: bool = False
     ) -> list[Row]:
         """One row `words` [WORDS] per text."""
         hashes = [[zlib.crc32(word.encode()) % WORDS for word in text.lower().split()] for text in texts]
@@ -102,8 +102,8 @@ class PixelSource(Source):
     depth: int = 3
     checkpointing: bool = False
 
-    def load(self, name: str, dtype: torch.dtype) -> Any:
-        """Only the transformer has weights."""
+    def load(self, name: str, dtype: torch.dtype, settle: Any = None) -> Any:
+        """Only the transformer has weights; it is small enough to be settled as a whole."""
         if name != "transformer":
             return None
         if not self.root:

@@ -1,0 +1,30 @@
+"""`arch: chroma`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from extensions_built_in.chroma.keys import CHROMA_KEYS
+from toolkit.config.key_names import KeyNames
+from toolkit.config.plugins import ModelPlugin
+
+if TYPE_CHECKING:
+    from extensions_built_in.chroma.family import ChromaFamily
+    from toolkit.context import Context
+
+
+class Chroma(ModelPlugin):
+    """Chroma, a FLUX.1 schnell made smaller and trained without distillation: `lodestones/Chroma1-HD`, `-Base`."""
+
+    example: ClassVar[str] = "lodestones/Chroma1-HD"
+    key_names: ClassVar[KeyNames] = CHROMA_KEYS
+
+    arch: Literal["chroma"]
+
+    def build(self, context: Context, *, checkpointing: bool, bypass_guidance: bool) -> ChromaFamily:
+        """The family with its parts unloaded; Chroma has no guidance embedding to bypass."""
+        from extensions_built_in.chroma.family import ChromaFamily
+        from toolkit.models.loading import make_parts
+
+        parts = make_parts(self, context, checkpointing=checkpointing)
+        return ChromaFamily(parts)
