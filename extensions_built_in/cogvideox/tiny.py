@@ -62,9 +62,9 @@ def save_tiny(folder: Path, rotary: bool = True, snr_shift: float = 1.0, seed: i
 def _vae() -> AutoencoderKLCogVideoX:
     return AutoencoderKLCogVideoX(
         latent_channels=CHANNELS,
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=(8, 8, 8),
         layers_per_block=1,
         norm_num_groups=2,
     )

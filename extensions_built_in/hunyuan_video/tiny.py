@@ -56,11 +56,12 @@ def save_tiny(folder: Path, guidance_embeds: bool = True, seed: int = 0) -> Path
 def _vae() -> AutoencoderKLHunyuanVideo:
     return AutoencoderKLHunyuanVideo(
         latent_channels=4,
-        down_block_types=("HunyuanVideoDownBlock3D",) * 4,
-        up_block_types=("HunyuanVideoUpBlock3D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("HunyuanVideoDownBlock3D",) * 3,
+        up_block_types=("HunyuanVideoUpBlock3D",) * 3,
+        block_out_channels=(8, 8, 8),
         layers_per_block=1,
         norm_num_groups=2,
+        spatial_compression_ratio=4,
     )
 
 

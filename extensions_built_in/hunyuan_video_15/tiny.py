@@ -57,7 +57,9 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
 
 
 def _vae() -> AutoencoderKLHunyuanVideo15:
-    return AutoencoderKLHunyuanVideo15(latent_channels=CHANNELS, block_out_channels=(8, 8, 8, 8, 8), layers_per_block=1)
+    return AutoencoderKLHunyuanVideo15(
+        latent_channels=CHANNELS, block_out_channels=(8, 8, 8), layers_per_block=1, spatial_compression_ratio=4
+    )
 
 
 def _byt5() -> T5EncoderModel:

@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, Kandinsky5Transformer3DModel
-from transformers import CLIPTextConfig, CLIPTextModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from extensions_built_in.kandinsky5.family import CLIP_LENGTH, TURN
 from toolkit.assets.tiny_text import clip_tokenizer
-from toolkit.models.tiny import fill_zeros, sharpen, tiny_qwen_tokenizer
-
-CAPTIONS = ["a red circle on a blue background", "a photo of a cat, detailed", "two dogs"]
+from toolkit.models.tiny import CAPTIONS, fill_zeros, sharpen, tiny_qwen_tokenizer, tiny_qwen_vl
 
 
 def save_tiny(folder: Path, seed: int = 0) -> Path:
@@ -50,7 +48,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
         "transformer": ("diffusers", fill_zeros(transformer)),
         "vae": ("diffusers", vae),
         "scheduler": ("diffusers", FlowMatchEulerDiscreteScheduler(shift=3.0)),
-        "text_encoder": ("transformers", _words(tokenizer)),
+        "text_encoder": ("transformers", tiny_qwen_vl(tokenizer)),
         "tokenizer": ("transformers", tokenizer),
         "text_encoder_2": ("transformers", _whole(tokenizer_2)),
         "tokenizer_2": ("transformers", tokenizer_2),
@@ -60,29 +58,6 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
     index = {name: [library, type(part).__name__] for name, (library, part) in parts.items()}
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "Kandinsky5T2IPipeline", **index}))
     return folder
-
-
-def _words(tokenizer: Any) -> Any:
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
-        },
-        vision_config={
-            "depth": 1,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "fullatt_block_indexes": [0],
-        },
-    )
-    return sharpen(Qwen2_5_VLForConditionalGeneration(config)).eval()
 
 
 def _whole(tokenizer: Any) -> Any:

@@ -46,7 +46,7 @@ def save_tiny(folder: Path, timestep_conditioning: bool = False, seed: int = 0) 
     )
     pipeline = LTXPipeline(
         scheduler=scheduler,
-        vae=_vae(timestep_conditioning),
+        vae=video_vae(timestep_conditioning),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         transformer=fill_zeros(transformer),
@@ -55,7 +55,8 @@ def save_tiny(folder: Path, timestep_conditioning: bool = False, seed: int = 0) 
     return folder
 
 
-def _vae(timestep_conditioning: bool) -> AutoencoderKLLTXVideo:
+def video_vae(timestep_conditioning: bool, scaling_factor: float = 1.0) -> AutoencoderKLLTXVideo:
+    """An AutoencoderKLLTXVideo with stride 8, 4 in time, whose moments are among its weights."""
     vae = AutoencoderKLLTXVideo(
         latent_channels=CHANNELS,
         block_out_channels=(8, 8),
@@ -70,6 +71,7 @@ def _vae(timestep_conditioning: bool) -> AutoencoderKLLTXVideo:
         upsample_residual=(False, False),
         upsample_factor=(1, 1),
         timestep_conditioning=timestep_conditioning,
+        scaling_factor=scaling_factor,
         patch_size=2,
     )
     # like real ones, the latents are not centered

@@ -36,6 +36,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
         encoder_block_out_channels=(32, 32, 32, 32),
         decoder_block_out_channels=(32, 32, 32, 32),
         layers_per_block=(1, 1, 1, 1, 1),
+        add_attention_block=(False,) * 5,
     )
     pipeline = MochiPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),

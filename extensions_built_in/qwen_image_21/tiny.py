@@ -12,12 +12,10 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     QwenImage21Transformer2DModel,
 )
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import Qwen3VLForConditionalGeneration
 
 from extensions_built_in.qwen_image_21.family import SYSTEM
-from toolkit.models.tiny import fill_zeros, sharpen, tiny_qwen_tokenizer
-
-CAPTIONS = ["a red circle on a blue background", "a photo of a cat, detailed", "two dogs"]
+from toolkit.models.tiny import CAPTIONS, fill_zeros, tiny_qwen3_vl, tiny_qwen_tokenizer
 
 
 def save_tiny(folder: Path, seed: int = 0) -> Path:
@@ -49,7 +47,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
     parts: dict[str, Any] = {
         "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         "vae": fill_zeros(vae),
-        "text_encoder": _text_encoder(len(tokenizer)),
+        "text_encoder": tiny_qwen3_vl(Qwen3VLForConditionalGeneration, tokenizer),
         "processor": tokenizer,
         "transformer": fill_zeros(transformer),
     }
@@ -59,28 +57,3 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
         index[name] = ["transformers" if name in ("text_encoder", "processor") else "diffusers", type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
-
-
-def _text_encoder(num_tokens: int) -> Any:
-    config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": num_tokens,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 16,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
-        },
-        vision_config={
-            "depth": 1,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "num_position_embeddings": 16,
-            "deepstack_visual_indexes": [0],
-        },
-    )
-    return sharpen(Qwen3VLForConditionalGeneration(config)).eval()

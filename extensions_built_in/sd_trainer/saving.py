@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import diffusers
-
 from toolkit.config.explain import to_yaml
 from toolkit.context import DTYPES
 from toolkit.models.family import Family
@@ -22,9 +20,6 @@ from toolkit.training.state import TrainState
 if TYPE_CHECKING:
     from extensions_built_in.sd_trainer.config import SdTrainer
     from jobs import Job
-
-LOADER = "load_lora_weights"
-"""What some pipelines of diffusers lack, and all of one that it does not have."""
 
 
 def write_down(config: SdTrainer, job: Job, folder: RunFolder) -> str:
@@ -84,7 +79,7 @@ def last_lines(
         step=state.step,
         seconds=seconds,
         base_model=family.parts.source.location,
-        pipeline=family.pipeline if hasattr(getattr(diffusers, family.pipeline, None), LOADER) else None,
+        pipeline=family.pipeline if loads_loras(family.pipeline) else None,
         trigger=config.trigger_word,
         samples_dir=folder.samples_dir if sample else None,
         contact_sheet=sample.sheet if sample else None,
@@ -93,3 +88,17 @@ def last_lines(
         takes_picture=family.facts.needs_references,
         for_second=[path for suffix, path in files.items() if suffix in second],
     )
+
+
+def loads_loras(pipeline: str) -> bool:
+    """Whether diffusers has this pipeline and it takes LoRA files."""
+    import diffusers
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    # importing a pipeline may warn of an image processor that nobody asked for
+    logging.set_verbosity_error()
+    try:
+        return hasattr(getattr(diffusers, pipeline, None), "load_lora_weights")
+    finally:
+        logging.set_verbosity(level)

@@ -14,8 +14,8 @@ from torch import Tensor
 from extensions_built_in.cogvideox.tiny import CHANNELS, save_tiny
 from toolkit.assets.tiny_text import TEXT_LENGTH
 
-FRAMES, HEIGHT, WIDTH = 9, 64, 48
-SHAPE = (CHANNELS, 3, HEIGHT // 8, WIDTH // 8)
+FRAMES, HEIGHT, WIDTH = 9, 32, 24
+SHAPE = (CHANNELS, 3, HEIGHT // 4, WIDTH // 4)
 
 
 def cogvideox_case(**save: Any) -> Case:

@@ -47,7 +47,7 @@ CASES: dict[str, Case] = {
         frames=5,
         # what is quoted is read letter by letter too
         texts=('a red sign that says "stop here"', 'a "cat"'),
-        sizes=(48, 32),
+        sizes=(16, 8),
         load_pipeline=load_pipeline,
         load_lora=load_into_transformer,
     )

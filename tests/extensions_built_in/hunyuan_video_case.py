@@ -21,8 +21,8 @@ def hunyuan_case(guidance_embeds: bool = True) -> Case:
         encode_prompt=encode_prompt,
         guidance=6.0,
         takes_guidance=guidance_embeds,
-        frames=9,
-        sizes=(48, 32),
+        frames=5,
+        sizes=(32, 16),
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from extensions_built_in.wan.tiny import save_tiny
 
-FRAMES = 9
+FRAMES = 5
 
 
 def wan_case(arch: str, pipeline: Any = None, images: int = 0, **save: Any) -> Case:

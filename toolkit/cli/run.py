@@ -92,7 +92,8 @@ def describe(error: BaseException) -> str:
     if known is not None:
         return known
     text = " ".join(str(error).split()) or "no reason given"
-    return text if type(error) in (ValueError, RuntimeError) else f"{type(error).__name__}: {text}"
+    is_told = type(error) in (ValueError, RuntimeError) or type(error).__module__.partition(".")[0] == "toolkit"
+    return text if is_told else f"{type(error).__name__}: {text}"
 
 
 def _report(job: Job, error: Exception, log_file: LogFile | None) -> None:

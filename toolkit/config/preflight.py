@@ -15,7 +15,7 @@ from toolkit.config.errors import Problem
 from toolkit.config.explain import Described
 from toolkit.config.plugins import ModelPlugin, NetworkPlugin
 from toolkit.config.section import Remarked
-from toolkit.config.sections.dataset import CACHE_FOLDERS, IMAGE_ENDINGS, DatasetSection
+from toolkit.config.sections.dataset import CACHE_FOLDERS, IMAGE_ENDINGS, VIDEO_ENDINGS, DatasetSection
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
 from toolkit.registry import ROOT
@@ -49,7 +49,9 @@ def check_folders(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
             )
         elif next(pictures(folder, dataset.endings), None) is None:
             kind = "picture or video" if dataset.has_video else "picture"
-            yield path, f"there is no {kind} in {folder} ({', '.join(sorted(dataset.endings))})"
+            videos = 0 if dataset.has_video else sum(1 for _ in pictures(folder, VIDEO_ENDINGS))
+            hint = f"; for its {videos} videos set num_frames above 1" if videos else ""
+            yield path, f"there is no {kind} in {folder} ({', '.join(sorted(dataset.endings))}){hint}"
         for key, folders in (("control_path", dataset.control_folders), ("inpaint_path", dataset.inpaint_folders)):
             missing = [str(other) + _near(other) for other in folders if not other.is_dir()]
             if missing:

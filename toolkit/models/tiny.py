@@ -179,3 +179,31 @@ def tiny_qwen_vl(tokenizer: Any, num_layers: int = 2) -> Any:
         vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     )
     return sharpen(Qwen2_5_VLForConditionalGeneration(config)).eval()
+
+
+def tiny_qwen3_vl(model: Any, tokenizer: Any, num_layers: int = 2) -> Any:
+    """A random Qwen3-VL of the class `model`, 32 wide."""
+    from transformers import Qwen3VLConfig
+
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": num_layers,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+    )
+    return sharpen(model(config)).eval()

@@ -109,5 +109,5 @@ def test_videos_count_where_they_are_trained(ready: Path, read: Read) -> None:
     (ready / "clips").mkdir()
     (ready / "clips" / "a.mp4").touch()
     (line,) = said(read(datasets=[{"folder_path": "clips"}]))
-    assert "there is no picture in clips" in line
+    assert "there is no picture in clips" in line and "for its 1 videos set num_frames above 1" in line
     assert said(read(datasets=[{"folder_path": "clips", "num_frames": 17}])) == []

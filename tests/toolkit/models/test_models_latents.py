@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, LTXPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from toolkit.models.flow import flow_steps, linear_mu, steps_of
+from extensions_built_in.ltx.tiny import video_vae
+from toolkit.models.flow import flow_steps, linear_mu, steps_of, steps_per_token
 from toolkit.models.latents import (
+    as_video,
     decode_patches,
     decode_scaled,
     decode_standardized,
@@ -90,6 +92,29 @@ def test_latents_by_channel():
     latents = encode_standardized(vae, pixels)
     torch.testing.assert_close(latents[:, 2], (raw[:, 2] - vae.config.latents_mean[2]) / vae.config.latents_std[2])
     torch.testing.assert_close(decode_standardized(vae, latents), vae.decode(raw).sample, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("takes_time", [False, True])
+def test_latents_by_channel_of_moments_among_the_weights(takes_time: bool):
+    vae, pixels = video_vae(takes_time, scaling_factor=2.0), torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    raw = vae.encode(pixels).latent_dist.mode()
+    latents = encode_standardized(vae, pixels)
+    wanted = LTXPipeline._normalize_latents(raw, vae.latents_mean, vae.latents_std, 2.0)
+    torch.testing.assert_close(latents, wanted)
+    time = torch.zeros(1) if takes_time else None
+    torch.testing.assert_close(decode_standardized(vae, latents), vae.decode(raw, time).sample, rtol=0, atol=1e-5)
+
+
+def test_a_picture_is_a_video_of_one_frame():
+    assert as_video(torch.zeros(2, 3, 8, 4)).shape == (2, 3, 1, 8, 4)
+    assert as_video(torch.zeros(2, 3, 5, 8, 4)).shape == (2, 3, 5, 8, 4)
+
+
+def test_given_frames_are_at_step_zero():
+    steps, given = torch.tensor([500.0, 250.0]), torch.zeros(2, 4, 1, 8, 4)
+    assert steps_per_token(steps, 2, 3, None).tolist() == [[500] * 6, [250] * 6]
+    assert steps_per_token(steps, 2, 3, given).tolist() == [[0] * 3 + [500] * 3, [0] * 3 + [250] * 3]
 
 
 @torch.no_grad()
