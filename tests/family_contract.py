@@ -226,6 +226,20 @@ def check_fresh_lora(subject: Subject, family: Family) -> None:
         assert not dead, f"{len(dead)} of {len(grads)} LoRA weights get no gradient: {dead[:4]}"
         frozen = [name for name, param in family.denoiser.named_parameters() if param.grad is not None]
         assert len(frozen) == len(grads), "only the LoRA is trained"
+        if len(loras) > 1:
+            assert_experts_take_turns(family, loras, noisy[:1], collate(rows[:1]))
+
+
+def assert_experts_take_turns(family: Family, loras: list[LoraNetwork], noisy: Tensor, cond: Conditions) -> None:
+    """From one end of an expert's times to the other, the prediction depends on that expert and on no other."""
+    params = [list(lora.params.values()) for lora in loras]
+    for index, trainable in enumerate(denoisers(family)):
+        low, high = trainable.times
+        for t in (0.99 * low + 0.01 * high, 0.01 * low + 0.99 * high):
+            guess = family.predict(hold(noisy, cond), torch.tensor([t], dtype=torch.float64), cond).sum()
+            grads = [torch.autograd.grad(guess, one, retain_graph=True, allow_unused=True) for one in params]
+            found = [number for number, one in enumerate(grads) if any(grad is not None for grad in one)]
+            assert found == [index], f"{trainable.part} answers at {low}..{high}, but at {t:.3f} it is expert {found}"
 
 
 def check_lora_file(
@@ -319,11 +333,13 @@ def check_quantized(subject: Subject, wide: Family, quantized: Family) -> None:
     assert all(gradient.any() for gradient in learned)
 
 
-def check_full_weights(subject: Subject, family: Family, folder: Path) -> None:
+def check_full_weights(
+    subject: Subject, family: Family, folder: Path, network: type[FullWeights] = FullWeights
+) -> None:
     """A full fine-tune reaches the weights, and its folder opens in diffusers with those weights."""
     skip_if_impossible(subject, "full")
     with loaded(family):
-        full = [FullWeights(family.parts[trainable.part], trainable.part) for trainable in denoisers(family)]
+        full = [network(family.parts[trainable.part], trainable.part) for trainable in denoisers(family)]
         family.denoiser.train()
         loss_of(subject, family, subject.rows(family)).backward()
         reached = [param.grad is not None and bool(param.grad.any()) for one in full for param in one.params.values()]
@@ -422,6 +438,8 @@ def check_job(subject: Subject, family: Family, folder: Path) -> None:
     for trainable in denoisers(family):
         weights = load_file(results / f"run{trainable.file}.safetensors")
         assert weights and all(tensor.isfinite().all() for tensor in weights.values())
+        # a fresh LoRA has zeros for half of its tensors
+        assert all(tensor.any() for tensor in weights.values()), f"{trainable.part} was not trained"
     pictures = [path for path in (results / "samples").iterdir() if "000000002" in path.name]
     assert any(path.suffix in (".jpg", ".webp") for path in pictures)
     assert any(path.suffix == ".mp4" for path in pictures) == (subject.case.frames > 1)

@@ -46,7 +46,9 @@ def sample(
             yes = guess
             guess = family.guide(yes, family.predict(z, t, no), guidance, t)
             guess = rescaled(guess, yes, rescale) if rescale else guess
-        x = scheduler.step(guess.float(), step, x, **options)[0]
+        # in full precision: UniPC of the third order multiplies matrices, which autocast would round
+        with torch.autocast(x.device.type, enabled=False):
+            x = scheduler.step(guess.float(), step, x, **options)[0]
     return hold(x, cond)
 
 

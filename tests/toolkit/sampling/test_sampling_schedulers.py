@@ -172,3 +172,22 @@ def test_the_light_list_of_names_is_that_of_the_tables():
     names = {*DIFFUSION, *FLOW, "flowmatch", "mean_flow", None}
     assert {name for name in names if _has_sampler(name, Flow)} == {*FLOW, "flowmatch", None}  # type: ignore[arg-type]
     assert {name for name in names if _has_sampler(name, Diffusion)} == {*DIFFUSION, None}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("facts", [FLOW_FACTS, SD])
+def test_autocast_leaves_the_steps_of_the_sampler_alone(facts: Facts):
+    """UniPC of the third order multiplies matrices."""
+    facts = replace(facts, scheduler={**facts.scheduler, "solver_order": 3})
+    noise = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    class Scaled(Oracle):
+        """Answers that change from step to step, for the sampler to look back on."""
+
+        def predict(self, noisy: Tensor, t: Tensor, cond: Conditions) -> Tensor:
+            return torch.sin(3 * noisy)
+
+    family: Any = Scaled(facts, noise)
+    wanted = sample(family, make_scheduler(facts, "unipc"), noise, Conditions({}), steps=8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = sample(family, make_scheduler(facts, "unipc"), noise, Conditions({}), steps=8)
+    assert torch.equal(made, wanted)
