@@ -16,7 +16,9 @@ from extensions_built_in.networks.lokr import KronLinear
 from toolkit.config.plugins import load_plugin
 from toolkit.context import Context
 from toolkit.models.family import Trainable
+from toolkit.models.source import Source
 from toolkit.networks.adapter import Adapter
+from toolkit.networks.keys.codec import Codec
 
 TOY = Trainable("transformer", blocks=".*", prefix="transformer.")
 UNET = Trainable("unet", blocks=r"(down_blocks|mid_block|up_blocks)\..*", prefix="unet.")
@@ -346,3 +348,12 @@ def test_text_encoders_take_every_type(tmp_path: Path):
             param.data.zero_()
         network.read(tmp_path / "x.safetensors")
         torch.testing.assert_close(encoder(ids).last_hidden_state, changed, rtol=1e-4, atol=1e-4)
+
+
+def test_a_format_that_cannot_hold_a_network_is_refused_before_training(tiny_flux: Path):
+    transformer = Source(str(tiny_flux)).load("transformer", torch.float32)
+    trainable = Trainable("transformer", r"transformer_blocks\..*", "transformer.")
+    codec = Codec(load_plugin("models", "flux").key_names, "transformer.", "original")
+    network = load_plugin("networks", "lokr").model_validate({"type": "lokr"})
+    with pytest.raises(ValueError, match="cannot be fused for LoKr; use the key format diffusers"):
+        network.build(transformer, trainable, codec)

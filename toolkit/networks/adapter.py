@@ -71,6 +71,9 @@ class Adapter:
             param.requires_grad_(True)
         self._strength = 1.0
         self._known = frozenset(targets.known)
+        if self.codec.format != "diffusers":
+            # what a format cannot hold is refused here, not at the first save
+            self.tensors()
 
     def describe(self) -> list[str]:
         """Lines for the start of the run: layers, parameters, matches per pattern, warnings."""
