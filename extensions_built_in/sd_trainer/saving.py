@@ -73,13 +73,17 @@ def last_lines(
     """Where the files are, and how to use them."""
     networks = state.network.by_file()
     files = {suffix: folder.weights_path(None, suffix, network.suffix) for suffix, network in networks.items()}
+    # DoRA and LoKr, and formats that were asked for, are not read by every pipeline (docs/formats.md)
+    is_plain = config.save.key_format in ("auto", "diffusers") and all(
+        network.header.get("network_type") == "lora" for network in networks.values()
+    )
     second = [trainable.file for trainable in family.facts.trainables if trainable.part == "transformer_2"]
     return summary(
         list(files.values()),
         step=state.step,
         seconds=seconds,
         base_model=family.parts.source.location,
-        pipeline=family.pipeline if loads_loras(family.pipeline) else None,
+        pipeline=family.pipeline if is_plain and loads_loras(family.pipeline) else None,
         trigger=config.trigger_word,
         samples_dir=folder.samples_dir if sample else None,
         contact_sheet=sample.sheet if sample else None,

@@ -82,3 +82,19 @@ def test_the_resolved_config_makes_the_same_run(training: Any, identical: Any) -
     run_job(yaml.safe_load(text))
     again = training("again")
     assert identical(again.state(), first.state())
+
+
+@pytest.mark.parametrize(
+    ("network", "save", "is_shown"),
+    [
+        ({"type": "lora"}, {}, True),
+        ({"type": "dora"}, {}, False),
+        ({"type": "lokr"}, {}, False),
+        ({"type": "lora"}, {"key_format": "comfyui"}, False),
+    ],
+)
+def test_only_files_that_diffusers_reads_come_with_lines_to_load_them(
+    training: Any, capsys: pytest.CaptureFixture[str], network: Any, save: Any, is_shown: bool
+) -> None:
+    training(network=network, save=save).run()
+    assert ("load_lora_weights" in capsys.readouterr().out) == is_shown
