@@ -1,12 +1,13 @@
 """Folders as users have them: what is found, what is left out, and what is said about it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from toolkit.data.scan import scan
+from toolkit.data.scanning.scan import scan, visible_files
 
 
 def _picture(path: Path, size: tuple[int, int] = (4, 3), caption: str | None = "a") -> None:
@@ -25,6 +26,36 @@ def test_records_are_sorted_and_complete(tmp_path: Path) -> None:
     assert {(record.width, record.height) for record in found.records} == {(4, 3)}
     assert found.records[1].path == tmp_path / "b" / "a.jpeg"
     assert found.problems == []
+
+
+def test_the_order_is_that_of_whole_names_whatever_the_folders(tmp_path: Path) -> None:
+    names = ["a-b/c.png", "a.png", "a/a.png", "a/z.png", "a0.png", "b/c/d/e.png", "caf\u00e9.png", "z.png"]
+    for name in names[::-1]:
+        _picture(tmp_path / name, caption=name)
+    for num_workers in (1, 8):
+        found = scan(tmp_path, num_workers=num_workers)
+        assert [record.name for record in found.records] == names == sorted(names)
+        assert [record.caption for record in found.records] == names
+
+
+def test_a_name_that_is_no_text_is_read_all_the_same(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    try:
+        os.rename(tmp_path / "a.png", raw)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    (record,) = scan(tmp_path, "filename").records
+    assert os.fsencode(record.path) == raw and record.caption == os.fsdecode(b"caf\xe9")
+
+
+def test_folders_of_references_are_no_data(tmp_path: Path) -> None:
+    for name in ("a.png", "control/a.png", "control/deep/b.png"):
+        _picture(tmp_path / name)
+    assert [record.name for record in scan(tmp_path, without=[tmp_path / "control"]).records] == ["a.png"]
+    # a data set may be its own folder of references
+    assert len(scan(tmp_path, without=[tmp_path]).records) == 3
+    assert sorted(path.name for path in visible_files(tmp_path, [tmp_path / "control"])) == ["a.png", "a.txt"]
 
 
 def test_hidden_and_cache_folders_are_not_data(tmp_path: Path) -> None:
@@ -93,9 +124,9 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_files_that_look_like_data_but_are_not_read(tmp_path: Path) -> None:
     _picture(tmp_path / "a.png")
-    for name in ("b.gif", "c.gif", "d.heic", "notes.md"):
+    for name in ("b.jxl", "c.JXL", "d.heic", "notes.md"):
         (tmp_path / name).touch()
-    assert scan(tmp_path).problems == [f"{tmp_path}: left out; not read: 2 .gif, 1 .heic"]
+    assert scan(tmp_path).problems == [f"{tmp_path}: left out; not read: 1 .heic, 2 .jxl"]
 
 
 def test_missing_and_blank_captions_are_counted_once(tmp_path: Path) -> None:
@@ -134,7 +165,7 @@ def test_hash_follows_content(tmp_path: Path) -> None:
     _picture(tmp_path / "b.png")
     _picture(tmp_path / "c.png", size=(5, 5))
     first, same, other = scan(tmp_path).records
-    assert first.sha == same.sha != other.sha
+    assert first.digest == same.digest != other.digest
 
 
 def test_videos_and_animations_are_records_with_a_length(tmp_path: Path, film: Callable[..., Path]) -> None:
@@ -155,5 +186,16 @@ def test_videos_and_animations_are_records_with_a_length(tmp_path: Path, film: C
     assert (found["moving.gif"].width, found["v.mp4"].height) == (6, 24)
     # a model for pictures sees the first frame of what it reads at all
     plain = scan(tmp_path)
-    assert {record.name: record.clip for record in plain.records} == {"moving.webp": None, "still.webp": None}
-    assert any("not read: 2 .gif, 1 .mp4 (videos need num_frames)" in line for line in plain.problems)
+    assert {record.name for record in plain.records} == {"moving.gif", "moving.webp", "still.gif", "still.webp"}
+    assert not any(record.clip for record in plain.records)
+    assert plain.problems[-1].endswith("only the first frame of animated pictures is trained (first: moving.gif)")
+    assert any("not read: 1 .mp4 (videos need num_frames)" in line for line in plain.problems)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_no_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    found = scan(tmp_path)
+    assert len(found.records) == 1
+    assert f"{tmp_path / 'pipe.jpg'}: not a regular file; left out" in found.problems
