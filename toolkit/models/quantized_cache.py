@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,9 @@ class QuantizedCache:
             return False
         for name, entry in files.items():
             _fill(module, place / name, entry["tensors"], qtype, device)
+        # `aitk cache prune` goes by the time of the last use
+        with suppress(OSError):
+            os.utime(place)
         tie(module)
         return True
 
