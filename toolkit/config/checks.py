@@ -23,6 +23,19 @@ def check_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
         yield ("datasets", cached.index(False), "cache_text_embeddings"), text
 
 
+def check_consumers(datasets: Sequence[DatasetSection], trainer: str) -> Iterator[Remarked]:
+    """Pictures that the data engine reads, but that this trainer has no use for."""
+    uses = {
+        "unconditional_path": "does not train on pairs of pictures",
+        "clip_image_path": "has no vision adapter",
+        "clip_image_from_same_folder": "has no vision adapter",
+    }
+    for index, dataset in enumerate(datasets):
+        for key, text in uses.items():
+            if getattr(dataset, key):
+                yield ("datasets", index, key), f"{trainer} {text}, so it would have no effect; remove it"
+
+
 def check_texts(datasets: Sequence[DatasetSection], train: TrainSection) -> Iterator[Remarked]:
     """Contradictions between cached captions and trained text encoders."""
     for index, dataset in enumerate(datasets):
@@ -94,10 +107,19 @@ def compare_network(network: NetworkPlugin) -> Iterator[Remarked]:
 
 def compare_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
     """What ai-toolkit does otherwise with `datasets`, and what only the first one decides."""
+    if datasets and all(dataset.is_reg for dataset in datasets):
+        text = "has no effect: there is no data set without it, so nothing but regularization pictures is trained"
+        yield ("datasets", 0, "is_reg"), text
     for index, dataset in enumerate(datasets):
         path = ("datasets", index)
         if dataset.keep_tokens and dataset.shuffle_tokens:
             yield (*path, "keep_tokens"), "these parts are not shuffled either (ai-toolkit shuffles them)"
+        if dataset.invert_mask and not dataset.has_mask:
+            yield (*path, "invert_mask"), "has no effect: there is no mask_path and no alpha_mask"
+        if dataset.shuffle_augmentations and not (dataset.augments or dataset.augmentations):
+            yield (*path, "shuffle_augmentations"), "has no effect: there are no augmentations"
+        if dataset.square_crop and not dataset.buckets:
+            yield (*path, "square_crop"), "has no effect: without buckets all pictures are squares"
         for key in ("num_workers", "prefetch_factor"):
             value, first = getattr(dataset, key), getattr(datasets[0], key)
             if key in dataset.model_fields_set and value != first:

@@ -92,7 +92,9 @@ def _tidy(value: Any, definitions: dict[str, Any]) -> Any:
         return [_tidy(item, definitions) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {key: item for key, item in value.items() if key not in ("state", "neutral", "needs", "x-aitk-choice")}
+    kept = {
+        key: item for key, item in value.items() if key not in ("state", "neutral", "needs", "why", "x-aitk-choice")
+    }
     if isinstance(kept.get("title"), str):
         del kept["title"]
     if isinstance(kept.get("default"), dict):

@@ -15,7 +15,13 @@ from toolkit.config.errors import Problem
 from toolkit.config.explain import Described
 from toolkit.config.plugins import ModelPlugin, NetworkPlugin
 from toolkit.config.section import Remarked
-from toolkit.config.sections.dataset import CACHE_FOLDERS, IMAGE_ENDINGS, VIDEO_ENDINGS, DatasetSection
+from toolkit.config.sections.dataset import (
+    CACHE_FOLDERS,
+    IMAGE_ENDINGS,
+    SOURCE_ENDINGS,
+    VIDEO_ENDINGS,
+    DatasetSection,
+)
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
 from toolkit.registry import ROOT
@@ -38,27 +44,35 @@ def preflight(job: Described) -> list[Problem]:
 
 
 def check_folders(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
-    """Data sets that are missing or hold no picture."""
+    """Data sets that are missing or hold no picture, and what belongs to them."""
     for index, dataset in enumerate(datasets):
-        path = ("datasets", index, "dataset_path" if dataset.dataset_path else "folder_path")
-        folder = dataset.folder
-        if not folder.is_dir():
-            yield (
-                path,
-                f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}{_near(folder)}",
-            )
-        elif next(pictures(folder, dataset.endings), None) is None:
-            kind = "picture or video" if dataset.has_video else "picture"
-            videos = 0 if dataset.has_video else sum(1 for _ in pictures(folder, VIDEO_ENDINGS))
-            hint = f"; for its {videos} videos set num_frames above 1" if videos else ""
-            yield path, f"there is no {kind} in {folder} ({', '.join(sorted(dataset.endings))}){hint}"
-        for key, folders in (("control_path", dataset.control_folders), ("inpaint_path", dataset.inpaint_folders)):
+        key = "dataset_path" if dataset.dataset_path else "folder_path"
+        if text := _check_data_set(dataset):
+            yield ("datasets", index, key), text
+        for key, folders in dataset.matched_folders.items():
             missing = [str(other) + _near(other) for other in folders if not other.is_dir()]
             if missing:
                 yield ("datasets", index, key), f"there is no folder {', '.join(missing)}"
         triggers = dataset.random_triggers
         if isinstance(triggers, str) and triggers and not Path(triggers).expanduser().is_file():
             yield ("datasets", index, "random_triggers"), f"there is no file {triggers}"
+
+
+def _check_data_set(dataset: DatasetSection) -> str:
+    """What is wrong with the place where a data set should be; empty if nothing is."""
+    folder = dataset.folder
+    if not dataset.is_folder:
+        # of a pattern such as part-{000..012}.tar its files are looked for when it is read
+        place = folder.parent if set("*?[{") & set(folder.name) else folder
+        return "" if place.exists() else f"there is no file {folder}{_near(folder)}"
+    if not folder.is_dir():
+        return f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}{_near(folder)}"
+    if next(pictures(folder, dataset.endings | SOURCE_ENDINGS | {".arrow"}), None) is not None:
+        return ""
+    kind = "picture or video" if dataset.has_video else "picture"
+    videos = 0 if dataset.has_video else sum(1 for _ in pictures(folder, VIDEO_ENDINGS))
+    hint = f"; for its {videos} videos set num_frames above 1" if videos else ""
+    return f"there is no {kind} in {folder} ({', '.join(sorted(dataset.endings))}){hint}"
 
 
 def pictures(folder: Path, endings: Set[str] = IMAGE_ENDINGS) -> Iterator[Path]:
@@ -99,6 +113,16 @@ def check_validation(train: TrainSection) -> Iterator[Remarked]:
         if not Path(item.image_path).expanduser().is_file():
             path = ("train", "validation_config", "validation_items", index, "image_path")
             yield path, f"there is no file {item.image_path}"
+
+
+def check_network(network: NetworkPlugin | None) -> Iterator[Remarked]:
+    """A file to start from that is not one."""
+    name = network.pretrained_lora_path if network is not None else None
+    path = Path(name or "").expanduser()
+    if name and path.is_dir():
+        yield ("network", "pretrained_lora_path"), f"{name} is a folder; name the .safetensors file in it"
+    elif name and not path.is_file():
+        yield ("network", "pretrained_lora_path"), f"there is no file {name}{_near(path)}"
 
 
 def check_results(

@@ -28,12 +28,13 @@ def idle(default: Any, description: str, *, ui: Any = None) -> Any:
     return _field("idle", default, description, (ui,), {})
 
 
-def planned(default: Any, description: str, *, ui: Any = None, needs: str | None = None) -> Any:
-    """A key of ai-toolkit that is not supported yet: an error unless it is left at `default` or `ui`, or off.
+def planned(default: Any, description: str, *, ui: Any = None, needs: str | None = None, why: str = "") -> Any:
+    """A key of ai-toolkit that is not supported: an error unless it is left at `default` or `ui`, or off.
 
     `needs` is the key of the same section without which it has no effect; while that one is off, it is only idle.
+    `why` says why it is not, and what to do instead; without it, it is a key that is still to come.
     """
-    return _field("planned", default, description, (ui,), {}, needs)
+    return _field("planned", default, description, (ui,), {}, needs, why)
 
 
 def _field(
@@ -43,8 +44,11 @@ def _field(
     neutral: tuple[Any, ...],
     constraints: dict[str, Any],
     needs: str | None = None,
+    why: str = "",
 ) -> Any:
     extra: Any = {"state": state, "neutral": [value for value in neutral if value is not None], "needs": needs}
+    if why:
+        extra["why"] = why
     start = {"default_factory": default} if isinstance(default, type) else {"default": default}
     return Field(**start, description=description, json_schema_extra=extra, **constraints)
 
@@ -109,7 +113,7 @@ class Section(BaseModel):
         refused = {key: given[key] for key in given if key in fields and not _is_supported(cls, key, given)}
         if not refused:
             return build(given)
-        errors = [InitErrorDetails(type=NOT_YET, loc=(key,), input=value) for key, value in refused.items()]
+        errors = [InitErrorDetails(type=_refusal(fields[key]), loc=(key,), input=refused[key]) for key in refused]
         try:
             build({key: value for key, value in given.items() if key not in refused})
         except ValidationError as error:
@@ -128,6 +132,12 @@ class Section(BaseModel):
 
 
 NOT_YET = PydanticCustomError("planned", "not supported yet (a key of ai-toolkit that aitk will get)")
+
+
+def _refusal(field: FieldInfo) -> PydanticCustomError:
+    extra = field.json_schema_extra
+    why = extra.get("why") if isinstance(extra, dict) else None
+    return PydanticCustomError("planned", "{message}", {"message": f"not supported: {why}"}) if why else NOT_YET
 
 
 def copy_errors(error: ValidationError) -> list[InitErrorDetails]:

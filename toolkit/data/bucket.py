@@ -41,18 +41,32 @@ def square_for(width: int, height: int, resolution: int, divisor: int, scale: fl
     return bucket_for(side, side, resolution, divisor, scale)
 
 
+def fixed_for(resolution: int, divisor: int) -> Size:
+    """The one size of all pictures without buckets: a square of `resolution`, which small pictures are enlarged to."""
+    side = max(1, resolution // divisor) * divisor
+    return side, side
+
+
 def lost(width: int, height: int, size: Size) -> float:
     """Share of the picture that covering `size` crops away."""
     across, down = width * size[1], height * size[0]
     return 1 - min(across, down) / max(across, down)
 
 
-def crop_for(width: int, height: int, size: Size, anchor: tuple[float, float] = (0.5, 0.5)) -> Box:
-    """The part of a picture that fills `size` when scaled to cover it; anchor 0 is left or top, 1 right or bottom."""
+def crop_for(width: int, height: int, size: Size, anchor: tuple[float, float] = (0.5, 0.5), zoom: float = 1.0) -> Box:
+    """The part of a picture that fills `size` when scaled to cover it; anchor 0 is left or top, 1 right or bottom.
+
+    With `zoom` above 1 the part is so many times smaller in both directions.
+    """
     across, down = width * size[1], height * size[0]
-    kept_x, kept_y = min(1.0, down / across), min(1.0, across / down)
+    kept_x, kept_y = min(1.0, down / across) / zoom, min(1.0, across / down) / zoom
     left, top = (1 - kept_x) * anchor[0], (1 - kept_y) * anchor[1]
     return left, top, left + kept_x, top + kept_y
+
+
+def largest_zoom(width: int, height: int, size: Size, scale: float = 1.0) -> float:
+    """The zoom at which a crop needs no scaling; at least 1."""
+    return max(1.0, scale * min(width / size[0], height / size[1]))
 
 
 def _steps(side: int, other: int, target: int, divisor: int) -> tuple[int, ...]:

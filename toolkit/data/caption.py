@@ -2,9 +2,12 @@
 
 import random
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
 PLACEHOLDER = "[trigger]"
+SEPARATOR, BLANKS = re.compile(r"(?<!\d),|,(?!\d)"), re.compile(r"[ \t]{2,}")
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,26 @@ class CaptionRule:
     random_triggers_max: int = 1
     is_reg: bool = False
     """Regularization pictures get no trigger that they do not ask for."""
+    replacements: tuple[tuple[str, str], ...] = ()
+    """Text in captions, and what stands in its place."""
+    is_short: bool = False
+    """The short caption is taken where there is one."""
+    is_prepended: bool = False
+    """The default caption comes before every other."""
+    is_read: bool = True
+    """Off: captions count as missing."""
 
     @property
     def is_fixed(self) -> bool:
         """The text is the same in every epoch, apart from caption dropout."""
         return self.token_dropout == 0 and not self.shuffle and not self.random_triggers
+
+
+def raw_caption(caption: str | None, short_caption: str | None, rule: CaptionRule) -> str | None:
+    """Which of the captions of a picture is trained on."""
+    if not rule.is_read:
+        return None
+    return (short_caption or caption) if rule.is_short else caption
 
 
 def caption_for(raw: str | None, rule: CaptionRule, rng: random.Random) -> str:
@@ -42,19 +60,34 @@ def caption_for(raw: str | None, rule: CaptionRule, rng: random.Random) -> str:
     # drawn first and always, so that the same stream drops the same captions whatever else the rule says
     if rng.random() < rule.dropout:
         return ""
-    text = _mark_trigger((raw or "").strip() or rule.default_caption, rule.trigger)
-    text = ", ".join(_vary(_split(text), rule, rng))
-    if rule.trigger and not rule.is_reg and PLACEHOLDER not in text:
-        text = f"{PLACEHOLDER} {text}".strip()
-    text = ", ".join(part for part in (text, *_extra_triggers(rule, rng)) if part)
-    return text.replace(PLACEHOLDER, rule.trigger)
+    tokens = _vary(_tokens(raw, rule), rule, rng)
+    return _joined(tokens, rule, _extra_triggers(rule, rng))
 
 
 def texts_for(raw: str | None, rule: CaptionRule) -> list[str]:
     """Every text that a fixed rule can give, to encode ahead."""
     assert rule.is_fixed, "a rule with random tokens has no list of texts"
-    full = caption_for(raw, replace(rule, dropout=0.0), random.Random(0))
+    full = _joined(_tokens(raw, rule), rule)
     return [full] if rule.dropout == 0 or not full else [full, ""]
+
+
+def _tokens(raw: str | None, rule: CaptionRule) -> list[str]:
+    """The comma tokens of a caption, with the placeholder wherever the trigger is meant."""
+    text = (raw or "").strip() or rule.default_caption
+    if rule.is_prepended and text != rule.default_caption:
+        text = f"{rule.default_caption}, {text}"
+    for old, new in rule.replacements:
+        text = text.replace(old, new)
+    return split_tokens(_mark_trigger(text, rule.trigger))
+
+
+def _joined(tokens: Sequence[str], rule: CaptionRule, extra: Sequence[str] = ()) -> str:
+    """The text of tokens with the trigger, and what else comes behind them."""
+    text = ", ".join(tokens)
+    if rule.trigger and not rule.is_reg and PLACEHOLDER not in text:
+        text = f"{PLACEHOLDER} {text}".strip()
+    text = ", ".join(part for part in (text, *extra) if part)
+    return text.replace(PLACEHOLDER, rule.trigger)
 
 
 def _mark_trigger(text: str, trigger: str) -> str:
@@ -63,13 +96,18 @@ def _mark_trigger(text: str, trigger: str) -> str:
     if not trigger:
         return text.replace(PLACEHOLDER, "")
     # a whole word, so that the trigger "cat" is not found in "category"
-    return re.sub(rf"(?<!\w){re.escape(trigger)}(?!\w)", lambda _: PLACEHOLDER, text)
+    return _word(trigger).sub(lambda _: PLACEHOLDER, text)
 
 
-def _split(text: str) -> list[str]:
+@cache
+def _word(trigger: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)")
+
+
+def split_tokens(text: str) -> list[str]:
     """Comma tokens, stripped, blank ones left out. The comma of a number (1,000) is not a separator."""
-    parts = re.split(r"(?<!\d),|,(?!\d)", text)
-    return [re.sub(r"[ \t]{2,}", " ", part.strip()) for part in parts if part.strip()]
+    parts = (part.strip() for part in SEPARATOR.split(text))
+    return [BLANKS.sub(" ", part) for part in parts if part]
 
 
 def _vary(tokens: list[str], rule: CaptionRule, rng: random.Random) -> list[str]:

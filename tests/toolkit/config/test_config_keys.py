@@ -133,7 +133,18 @@ UPSTREAM = {
     """,
 }
 OURS: dict[type[Section], set[str]] = {
-    DatasetSection: {"strict", "background"},
+    DatasetSection: {
+        "strict",
+        "background",
+        "image_column",
+        "caption_column",
+        "captions",
+        "min_resolution",
+        "max_aspect",
+        "weight",
+        "num_variants",
+    },
+    SdTrainer: {"dreambooth"},
     ModelPlugin: {"revision"},
     NetworkPlugin: {"loraplus_lr_ratio"},
     SaveSection: {"key_format"},

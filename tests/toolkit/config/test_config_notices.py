@@ -155,6 +155,7 @@ def test_the_example_of_ai_toolkit_runs_with_two_notices(folder: Path) -> None:
         ({"network": {"lokr_factor": 8}}, "network.lokr_factor: has no effect: only for LoKr"),
         ({"logging": {"verbose": True}}, "logging.verbose: has no effect: ai-toolkit does not read it either"),
         ({"datasets": [{"keep_tokens": 2, "shuffle_tokens": True}]}, "datasets.0.keep_tokens: these parts are not"),
+        ({"datasets": [{"is_reg": True}]}, "datasets.0.is_reg: has no effect: there is no data set without it"),
         ({"datasets": [{"num_workers": 1}, {"folder_path": "b", "num_workers": 4}]},
          "datasets.1.num_workers: has no effect: the first data set decides for all (1)"),
         ({"sample": {"sampler": "ddpm"}}, "sample.sampler: has no effect: flux was trained by flow matching"),

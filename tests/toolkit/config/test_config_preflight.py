@@ -39,6 +39,13 @@ def test_nothing_is_wrong(ready: Path, read: Read) -> None:
         ({"datasets": [{"folder_path": "pictures/deep/a.PNG"}]}, "datasets.0.folder_path: pictures/deep/a.PNG is not"),
         ({"datasets": [{"folder_path": None, "dataset_path": "empty"}]}, "datasets.0.dataset_path: there is no"),
         ({"datasets": [{"control_path": ["pictures", "edits"]}]}, "datasets.0.control_path: there is no folder edits"),
+        ({"datasets": [{"mask_path": "masks"}]}, "datasets.0.mask_path: there is no folder masks"),
+        ({"datasets": [{"folder_path": "list.json"}]}, "datasets.0.folder_path: there is no file list.json"),
+        ({"datasets": [{"folder_path": "t/{0..3}.tar"}]}, "datasets.0.folder_path: there is no file t/{0..3}.tar"),
+        ({"datasets": [{"augmentations": [{"method": "Blurr"}]}]},
+         "datasets.0.augmentations.0: albumentations has no transform Blurr; did you mean Blur?"),
+        ({"datasets": [{"augments": ["Blur", "Rotat"]}]},
+         "datasets.0.augments.1: albumentations has no transform Rotat; did you mean Rotate?"),
         ({"datasets": [{"inpaint_path": "picture"}]}, "datasets.0.inpaint_path: there is no folder picture; did you"),
         ({"datasets": [{"random_triggers": "words.txt"}]}, "datasets.0.random_triggers: there is no file words.txt"),
         ({"model": {"name_or_path": "./flux"}}, "model.name_or_path: there is no file or folder ./flux"),
@@ -111,3 +118,11 @@ def test_videos_count_where_they_are_trained(ready: Path, read: Read) -> None:
     (line,) = said(read(datasets=[{"folder_path": "clips"}]))
     assert "there is no picture in clips" in line and "for its 1 videos set num_frames above 1" in line
     assert said(read(datasets=[{"folder_path": "clips", "num_frames": 17}])) == []
+
+
+def test_files_that_list_or_hold_pictures_are_data_sets(ready: Path, read: Read) -> None:
+    for name in ("list.jsonl", "part-000.tar", "saved/data.arrow"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    for path in ("list.jsonl", "part-000.tar", "part-{000..012}.tar", "saved"):
+        assert said(read(datasets=[{"folder_path": path}])) == []

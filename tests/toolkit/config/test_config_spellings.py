@@ -127,6 +127,16 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
     ({"model": {"qtype": "uint3"}}, {"model.qtype": "qint4"}, "model.qtype: read as 'qint4', the nearest type here"),
     ({"model": {"qtype_te": "uint8"}}, {"model.qtype_te": "qint8"},
      "model.qtype_te: read as 'qint8', the nearest type here"),
+    # the DreamBooth scripts, inside the section and beside it
+    ({"dreambooth": {"instance_data_dir": "b", "class_data_dir": "c", "prior_loss_weight": 0.5, "class_prompt": "x",
+                     "with_prior_preservation": True}},
+     {"datasets.1.folder_path": "b", "dreambooth.class_folder": "c", "dreambooth.prior_weight": 0.5}, None),
+    ({"instance_data_dir": "b", "class_data_dir": "c", "prior_loss_weight": 0.5, "with_prior_preservation": False,
+      "instance_prompt": "ohwx x", "class_prompt": "x", "num_class_images": 7, "sample_batch_size": 2},
+     {"dreambooth.class_folder": "c", "dreambooth.prior_weight": 0, "dreambooth.instance_prompt": "ohwx x",
+      "dreambooth.class_prompt": "x", "dreambooth.num_class_images": 7, "dreambooth.sample_batch_size": 2}, None),
+    ({"dreambooth": {"class_prompt": "x", "prior_weight": 1.0}, "prior_loss_weight": 0.5},
+     {"dreambooth.prior_weight": 1.0}, "prior_loss_weight: has no effect, because dreambooth.prior_weight is set"),
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from toolkit.data.bucket import bucket_for, crop_for, lost, square_for
+from toolkit.data.bucket import bucket_for, crop_for, fixed_for, largest_zoom, lost, square_for
 
 GRIDS = ((512, 16), (768, 32), (1024, 16), (1024, 32))
 # what ai-toolkit gives; where it crops away clearly more than it has to, "ours != theirs"
@@ -79,3 +79,20 @@ def test_crop_covers_and_centers() -> None:
 def test_crop_anchor_moves_the_box_to_the_edges() -> None:
     assert crop_for(200, 100, (64, 64), (0, 0)) == (0, 0, 0.5, 1)
     assert crop_for(200, 100, (64, 64), (1, 1)) == (0.5, 0, 1, 1)
+
+
+def test_without_buckets_the_size_is_the_resolution_rounded_down() -> None:
+    assert fixed_for(512, 16) == (512, 512)
+    assert fixed_for(500, 32) == (480, 480)
+    assert fixed_for(20, 32) == (32, 32)
+
+
+def test_a_zoomed_crop_has_its_share_of_the_picture_and_its_aspect() -> None:
+    assert largest_zoom(320, 320, (32, 32)) == 10
+    assert largest_zoom(320, 320, (32, 32), scale=0.5) == 5
+    assert largest_zoom(20, 20, (32, 32)) == 1
+    # limited by the side that has fewer pixels to spare
+    assert largest_zoom(640, 320, (32, 32)) == 10
+    for anchor, left in ((0.0, 0.0), (0.5, 0.375), (1.0, 0.75)):
+        box = crop_for(640, 320, (32, 32), (anchor, anchor), zoom=2.0)
+        assert box == pytest.approx((left, anchor / 2, left + 0.25, anchor / 2 + 0.5))

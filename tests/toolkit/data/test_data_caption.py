@@ -2,10 +2,11 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from toolkit.data.caption import CaptionRule, caption_for, texts_for
+from toolkit.data.caption import CaptionRule, caption_for, raw_caption, texts_for
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,26 @@ def test_texts_to_encode_ahead_are_all_that_come_up() -> None:
     drawn = {caption_for("dog,cat", rule, random.Random(seed)) for seed in range(50)}
     assert drawn == set(texts_for("dog,cat", rule)) == {"ohwx dog, cat", ""}
     assert texts_for("dog", CaptionRule()) == ["dog"]
+
+
+def test_replacements_come_before_the_trigger() -> None:
+    rule = CaptionRule(trigger="kit", default_caption="a NAME", replacements=(("NAME", "[trigger]"), ("cat", "dog")))
+    assert caption_for("NAME, a cat", rule, random.Random(0)) == "kit, a dog"
+    assert caption_for(None, rule, random.Random(0)) == "a kit"
+    # what comes in by them is the trigger as well, and what goes out is not
+    into, out = (replace(rule, replacements=pair) for pair in ((("NAME", "kit"),), (("kit", "dog"),)))
+    assert caption_for("a NAME", into, random.Random(0)) == "a kit"
+    assert caption_for("a kit", out, random.Random(0)) == "kit a dog"
+
+
+def test_the_default_caption_can_come_before_every_other() -> None:
+    rule = CaptionRule(default_caption="a photo", is_prepended=True)
+    assert caption_for("red, blue", rule, random.Random(0)) == "a photo, red, blue"
+    assert caption_for("  ", rule, random.Random(0)) == "a photo"
+
+
+def test_which_caption_of_a_picture_is_read() -> None:
+    assert raw_caption("long", "short", CaptionRule()) == "long"
+    assert raw_caption("long", "short", CaptionRule(is_short=True)) == "short"
+    assert raw_caption("long", None, CaptionRule(is_short=True)) == "long"
+    assert raw_caption("long", "short", CaptionRule(is_short=True, is_read=False)) is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
 
-from toolkit.data.image import BrokenImage, fit, open_image, read_size, to_pixels
+from toolkit.data.pictures.image import BrokenImage, fit, open_image, read_header, read_size, to_pixels
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 # [H, W, 3] with four different corners, so that every turn is told from every other
@@ -271,3 +271,147 @@ def test_to_pixels() -> None:
     assert to_pixels(np.full((1, 1, 1, 3), 128, dtype=np.uint8)).mean().item() == pytest.approx(
         128 / 127.5 - 1, abs=1e-6
     )
+
+
+# -- formats against the pixels that they show ------------------------------------------------------------------------
+
+
+def test_16_bit_tiff(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "gray.tif")
+    assert np.asarray(open_image(tmp_path / "gray.tif"))[0, :, 0].tolist() == [0, 1, 128, 255]
+    color = np.array([[[65535, 32896, 0], [257, 514, 771]]], dtype=np.uint16)
+    for order, name in (("<", "little.tiff"), (">", "big.tif")):
+        path = _tiff_of_16_bits(tmp_path / name, color, order)
+        assert read_size(path) == (2, 1)
+        assert np.asarray(open_image(path)).tolist() == [[[255, 128, 0], [1, 2, 3]]]
+
+
+def _tiff_of_16_bits(path: Path, values: np.ndarray, order: str) -> Path:
+    """An uncompressed RGB TIFF with 16 bits per channel, which Pillow cannot write."""
+    height, width, _ = values.shape
+    data = values.astype(f"{order}u2").tobytes()
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 0), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 1, 0), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data))]
+    bits_at = 8 + 2 + 12 * len(entries) + 4
+    places = {258: bits_at, 273: bits_at + 6}
+    body = struct.pack(f"{order}H", len(entries))
+    for tag, kind, count, value in entries:
+        value = places.get(tag, value)
+        # a short lies in the first two of the four bytes
+        packed = struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value)
+        body += struct.pack(f"{order}HHI", tag, kind, count) + packed
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
+    path.write_bytes(head + body + bytes(4) + struct.pack(f"{order}3H", 16, 16, 16) + data)
+    return path
+
+
+def test_16_bit_gray_that_is_turned(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 65535, 32896]], dtype=np.uint16)).save(path, exif=_exif(6))
+    assert read_size(path) == (1, 3)
+    assert np.asarray(open_image(path))[:, 0, 0].tolist() == [0, 255, 128]
+
+
+def test_16_bit_gray_with_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    row = b"\0" + struct.pack(">4H", 65535, 65535, 32896, 0)
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 4, 0, 0, 0)
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(row)) + _chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    assert np.asarray(open_image(path, background=(7, 8, 9))).tolist() == [[[255] * 3, [7, 8, 9]]]
+
+
+def test_a_profile_of_cmyk_decides_the_colors(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    image.save(path, quality=100, icc_profile=_cmyk_profile())
+    # the profile says that full cyan is a dark red, which plain conversion would show as cyan
+    red, green, blue = np.asarray(open_image(path))[8, 8].astype(int)
+    assert 90 < red < 150 and green < 40 and blue < 60
+    image.save(path, quality=100)
+    _assert_near(path, np.full((16, 16, 3), (0, 255, 255)), 3)
+
+
+def _cmyk_profile() -> bytes:
+    """The smallest profile of a printer: white without ink, black with black ink, else cyan gives Lab (25, 48, 30)."""
+    grid = bytearray()
+    for corner in range(16):
+        # Lab in 8 bits; of the four inks cyan changes most slowly, and black fastest
+        red, white, black = bytes([64, 128 + 48, 128 + 30]), bytes([255, 128, 128]), bytes([0, 128, 128])
+        grid += black if corner & 1 else red if corner & 8 else white
+    ramp = bytes(range(256))
+    unit = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + ramp * 4 + bytes(grid) + ramp * 3
+    table += bytes(-len(table) % 4)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    text = b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78)
+    text += bytes(-len(text) % 4)
+    parts, offset, index = [(b"desc", text), (b"wtpt", white), (b"A2B0", table)], 128 + 4 + 36, b""
+    for name, data in parts:
+        index += name + struct.pack(">II", offset, len(data))
+        offset += len(data)
+    head = struct.pack(">I4sI4s4s4s", offset, b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(4 + 4 + 4 + 4 + 8 + 4) + struct.pack(">3i", 63190, 65536, 54061)
+    head += bytes(128 - len(head))
+    return head + struct.pack(">I", len(parts)) + index + b"".join(data for _, data in parts)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_an_animation_shows_its_first_frame(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    first, second = (Image.new("RGB", (16, 16), color) for color in (BLUE, RED))
+    first.save(path, save_all=True, append_images=[second], duration=100, lossless=True)
+    assert read_header(path) == ((16, 16), True)
+    assert (np.asarray(open_image(path)) == BLUE).all()
+    first.save(path)
+    assert read_header(path) == ((16, 16), False)
+
+
+def test_an_animation_that_breaks_off_still_has_a_first_frame(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    frames = [Image.effect_noise((32, 32), level).convert("P") for level in (10, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    alone = tmp_path / "b.gif"
+    frames[0].save(alone)
+    path.write_bytes(path.read_bytes()[: alone.stat().st_size + 60])
+    assert read_header(path)[0] == (32, 32)
+    assert np.array_equal(np.asarray(open_image(path)), np.asarray(open_image(alone)))
+
+
+def test_a_transparent_gif_shows_the_background(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    image = Image.frombytes("P", (2, 1), bytes([0, 1]))
+    image.putpalette([*RED, *GREEN])
+    image.save(path, transparency=1)
+    assert np.asarray(open_image(path, background=(1, 2, 3))).tolist() == [[list(RED), [1, 2, 3]]]
+
+
+def test_photographs_of_telephones_are_no_animations(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    photo, depth = Image.fromarray(_blocks(CORNERS)), Image.new("RGB", (8, 8))
+    photo.save(path, format="MPO", save_all=True, append_images=[depth], quality=95)
+    assert read_header(path) == ((96, 64), False)
+    assert np.abs(np.asarray(open_image(path)).astype(int)[16::32, 16::32] - CORNERS).max() <= 3
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("PNG", 0), ("WEBP", 0), ("BMP", 0), ("TIFF", 0), ("AVIF", 12)])
+def test_the_ending_may_be_wrong(tmp_path: Path, kind: str, tolerance: int) -> None:
+    path = tmp_path / "a.jpg"
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "AVIF" else {}
+    flat = np.full((32, 48, 3), (200, 60, 90), np.uint8)
+    Image.fromarray(flat).save(path, format=kind, **options)
+    assert read_size(path) == (48, 32)
+    _assert_near(path, flat, tolerance)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_tiff_is_turned_once(tmp_path: Path, orientation: int) -> None:
+    image = Image.fromarray(np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.tif", exif=exif)
+    turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}
+    expected = image.transpose(turned[orientation]) if orientation in turned else image
+    assert read_size(tmp_path / "a.tif") == expected.size
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.tif")), np.asarray(expected))

@@ -10,17 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.data.bucket import bucket_for
 from toolkit.data.frames import Clip, FrameRule
-from toolkit.data.image import BrokenImage
-from toolkit.data.items import expand
-from toolkit.data.pixels import first_frame, item_pixels
-from toolkit.data.scan import scan
-from toolkit.data.video import nearest, read_clip, read_frames
+from toolkit.data.items import DatasetItems, expand
+from toolkit.data.pictures.image import BrokenImage
+from toolkit.data.pictures.pixels import first_frame, item_pixels
+from toolkit.data.pictures.video import nearest, read_clip, read_frames
+from toolkit.data.scanning.scan import scan
+from toolkit.data.treatment import Treatment
 
 Film = Callable[..., Path]
 ENDINGS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
 PORTRAIT = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
 """The matrix of a telephone held upright: right becomes down, so it is shown turned clockwise."""
+
+
+def bucket(width: int, height: int, resolution: int) -> tuple[int, int]:
+    return bucket_for(width, height, resolution, 16)
 
 
 def numbers(path: Path, times: tuple[float, ...], step: int = 4) -> list[int]:
@@ -88,8 +94,9 @@ def test_a_turned_video_is_seen_upright(tmp_path: Path, film: Film) -> None:
 def test_items_crop_scale_and_mirror_every_frame(tmp_path: Path, film: Film) -> None:
     film(tmp_path / "a.mp4", 17, size=(64, 32))
     rule = FrameRule(5, 4)
-    plain, mirrored = expand(scan(tmp_path, videos=True).records, [32], 16, flip_x=True, frames=rule)
-    assert plain.size == (32, 16) and plain.num_frames == 5 and plain.bucket_key == mirrored.bucket_key
+    items = DatasetItems(scan(tmp_path, videos=True).records, [32], bucket, Treatment(frames=rule), flip_x=True)
+    plain, mirrored = items
+    assert items.sizes().tolist() == [[32, 16, 5]] * 2 == [[*plain.size, plain.num_frames]] * 2
     pixels = item_pixels(plain)
     assert pixels.shape == (5, 16, 32, 3) and pixels.dtype == np.uint8
     assert [round(float(frame[:, 12:].mean()) / 4) for frame in pixels] == [0, 4, 8, 12, 16]
@@ -101,16 +108,26 @@ def test_a_picture_among_videos_is_one_frame(tmp_path: Path, film: Film) -> None
     film(tmp_path / "a.mp4", 5)
     Image.new("RGB", (32, 32), (200, 0, 0)).save(tmp_path / "b.png")
     records = scan(tmp_path, videos=True).records
-    video, picture = expand(records, [32], 16, frames=FrameRule(5, 4, fps=12))
+    items = expand(records, [32], 16, Treatment(frames=FrameRule(5, 4, fps=12)))
+    video, picture = items
     assert item_pixels(picture).shape == (1, 32, 32, 3) and picture.fps == 12
     assert video.fps == pytest.approx(24) and video.times() == FrameRule(5, 4).times(Clip(4 / 24, 24))
-    assert video.bucket_key[1:] == (5, 0) and picture.bucket_key[1:] == (1, 0)
+    assert items.sizes()[:, 2].tolist() == [5, 1] == [video.num_frames, picture.num_frames]
+
+
+def test_every_video_has_the_frames_that_it_is_long_enough_for(tmp_path: Path, film: Film) -> None:
+    for number, count in enumerate((9, 14, 9, 30)):
+        film(tmp_path / f"{number}.mp4", count, fps=10)
+    Image.new("RGB", (32, 24)).save(tmp_path / "4.png")
+    rule = FrameRule(5, 4, fps=10, auto=True)
+    items = expand(scan(tmp_path, videos=True).records, [32, 16], 16, Treatment(frames=rule))
+    assert items.sizes()[:, 2].tolist() == [9, 13, 9, 29, 1] * 2 == [item.num_frames for item in items]
 
 
 def test_a_part_is_drawn_once_per_repeat(tmp_path: Path, film: Film) -> None:
     film(tmp_path / "a.mp4", 40, fps=20)
     rule = FrameRule(5, 4, fps=20, shrink=False)
-    items = expand(scan(tmp_path, videos=True).records, [32], 16, repeats=4, frames=rule)
+    items = DatasetItems(scan(tmp_path, videos=True).records, [32], bucket, Treatment(frames=rule), repeats=4)
     starts = [item.times(7)[0] for item in items]
     assert len(set(starts)) == 4 and starts == [item.times(7)[0] for item in items]
     assert starts != [item.times(8)[0] for item in items]

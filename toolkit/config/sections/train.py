@@ -98,7 +98,7 @@ class TrainSection(Section):
     min_snr_gamma: float | None = planned(None, "Min-SNR weighting.")
     snr_gamma: float | None = planned(None, "SNR weighting.")
     learnable_snr_gos: bool = planned(False, "Learn the SNR weighting.")
-    reg_weight: float = idle(1.0, "there are no regularization pictures")
+    reg_weight: float = works(1.0, "Factor of the loss of regularization pictures (`datasets[].is_reg`).", ge=0)
     max_loss: float | None = planned(None, "Clip the loss.")
     max_loss_debug: bool = planned(False, "Say when it is clipped.", needs="max_loss")
     audio_loss_multiplier: float = idle(1.0, "only for sound")

@@ -18,7 +18,9 @@ from PIL import Image
 from toolkit.config.sections.dataset import VIDEO_ENDINGS
 from toolkit.data.bucket import Size
 from toolkit.data.frames import Clip
-from toolkit.data.image import BAD_FILE, FORMATS, WHITE, BrokenImage, Color, check_size, reason_of, to_rgb
+from toolkit.data.pictures.image import BAD_FILE, FORMATS, WHITE, Color, broken, check_size, to_rgb
+from toolkit.data.pictures.part import opened
+from toolkit.data.records import Part
 
 T = TypeVar("T")
 SEEK_FROM_S = 1.0
@@ -30,25 +32,30 @@ UNCOUNTED_S = 0.5
 DEFAULT_DURATION_MS = 100
 
 
-def read_clip(path: Path) -> tuple[Size, Clip] | None:
+def read_clip(path: Path, part: Part | None = None) -> tuple[Size, Clip] | None:
     """Width and height as seen, and length, of a video or an animation; None for a still picture.
 
     Reads the header and the first frame, because only decoders tell how a video is turned.
     """
     try:
-        if path.suffix.lower() in VIDEO_ENDINGS:
-            return _read_video(path)
-        with Image.open(path, formats=FORMATS) as image:
+        if _is_video(path, part):
+            return _read_video(path, part)
+        with opened(path, part) as file, Image.open(file, formats=FORMATS) as image:
             if not getattr(image, "is_animated", False):
                 return None
             starts = [at for at, _ in _animation(image)]
             return image.size, Clip(starts[-1], (len(starts) - 1) / starts[-1])
     except (*BAD_FILE, av.error.FFmpegError) as error:
-        raise BrokenImage(path, reason_of(path, error)) from error
+        raise broken(path, part, error) from error
 
 
 def read_frames(
-    path: Path, clip: Clip, times: Sequence[float], background: Color = WHITE, expected: Size | None = None
+    path: Path,
+    clip: Clip,
+    times: Sequence[float],
+    background: Color = WHITE,
+    expected: Size | None = None,
+    part: Part | None = None,
 ) -> Iterator[Image.Image]:
     """The frame nearest to each of the ascending `times`, upright; one that is taken twice comes twice.
 
@@ -56,15 +63,15 @@ def read_frames(
     one that ends before the last time.
     """
     try:
-        if path.suffix.lower() in VIDEO_ENDINGS:
-            yield from _video_frames(path, clip, times, expected)
+        if _is_video(path, part):
+            yield from _video_frames(path, part, clip, times, expected)
             return
-        with Image.open(path, formats=FORMATS) as image:
+        with opened(path, part) as file, Image.open(file, formats=FORMATS) as image:
             check_size(image.size, expected)
             for frame in nearest(_animation(image), times):
                 yield to_rgb(frame, background)
     except (*BAD_FILE, av.error.FFmpegError) as error:
-        raise BrokenImage(path, reason_of(path, error)) from error
+        raise broken(path, part, error) from error
 
 
 def nearest(frames: Iterable[tuple[float, T]], times: Iterable[float]) -> Iterator[T]:
@@ -80,24 +87,37 @@ def nearest(frames: Iterable[tuple[float, T]], times: Iterable[float]) -> Iterat
         yield after[1] if is_after and after is not None else before[1]
 
 
-def _read_video(path: Path) -> tuple[Size, Clip]:
-    with av.open(path) as container:
+def _is_video(path: Path, part: Part | None) -> bool:
+    """Whether FFmpeg is asked: by the name, and in an archive, whose name tells nothing, by the content."""
+    if part is None:
+        return path.suffix.lower() in VIDEO_ENDINGS
+    try:
+        with opened(path, part) as file, Image.open(file, formats=FORMATS):
+            return False
+    except BAD_FILE:
+        return True
+
+
+def _read_video(path: Path, part: Part | None) -> tuple[Size, Clip]:
+    with opened(path, part) as file, av.open(file) as container:
         stream = _stream(container)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         first = next(container.decode(stream), None)
         if first is None or not rate:
             raise ValueError("holds no frame" if first is None else "tells no frame rate")
         size, length_s = _seen_size(first, stream), _length(stream)
-    return size, Clip(max(0.0, (length_s or _measured(path)) - 1 / rate), rate)
+    return size, Clip(max(0.0, (length_s or _measured(path, part)) - 1 / rate), rate)
 
 
-def _video_frames(path: Path, clip: Clip, times: Sequence[float], expected: Size | None) -> Iterator[Image.Image]:
-    frames = _decoded(path, clip, times[0], expected)
+def _video_frames(
+    path: Path, part: Part | None, clip: Clip, times: Sequence[float], expected: Size | None
+) -> Iterator[Image.Image]:
+    frames = _decoded(path, part, clip, times[0], expected)
     first = next(frames, None)
     if first is None or first[0] > times[0] + 0.5 / clip.fps:
         # the jump went too far
         frames.close()
-        frames = _decoded(path, clip, 0.0, expected)
+        frames = _decoded(path, part, clip, 0.0, expected)
         first = next(frames, None)
     with closing(frames):
         for frame in nearest(chain([first] if first else [], frames), times):
@@ -108,11 +128,11 @@ def _video_frames(path: Path, clip: Clip, times: Sequence[float], expected: Size
 
 
 def _decoded(
-    path: Path, clip: Clip, from_s: float, expected: Size | None
+    path: Path, part: Part | None, clip: Clip, from_s: float, expected: Size | None
 ) -> Generator[tuple[float, av.VideoFrame], None, None]:
     """Frames with their times from somewhere before `from_s` to the end, which must be where the header says."""
     at_s = 0.0
-    with av.open(path) as container:
+    with opened(path, part) as file, av.open(file) as container:
         stream = _stream(container)
         start_s = float((stream.start_time or 0) * _tick(stream))
         if from_s > SEEK_FROM_S:
@@ -123,7 +143,7 @@ def _decoded(
             at_s = number / clip.fps if frame.time is None else frame.time - start_s
             yield at_s, frame
     missing_s = clip.last_s - at_s
-    if missing_s > 1.5 / clip.fps and not _is_whole(path, missing_s):
+    if missing_s > 1.5 / clip.fps and not _is_whole(path, part, missing_s):
         raise ValueError(f"ends at {at_s:.2f} s; its header says {clip.last_s:.2f} s")
 
 
@@ -160,9 +180,9 @@ def _length(stream: VideoStream) -> float | None:
         return None
 
 
-def _measured(path: Path) -> float:
+def _measured(path: Path, part: Part | None) -> float:
     """The same by reading the file through, without decoding it."""
-    with av.open(path) as container:
+    with opened(path, part) as file, av.open(file) as container:
         stream = _stream(container)
         packets = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
         tick = _tick(stream)
@@ -171,9 +191,9 @@ def _measured(path: Path) -> float:
     return float((max(map(sum, packets)) - min(pts for pts, _ in packets)) * tick)
 
 
-def _is_whole(path: Path, missing_s: float) -> bool:
+def _is_whole(path: Path, part: Part | None, missing_s: float) -> bool:
     """Whether a video that ends early is complete: its frames may follow each other at an uneven pace."""
-    with av.open(path) as container:
+    with opened(path, part) as file, av.open(file) as container:
         stream = _stream(container)
         if not stream.frames:
             return missing_s < UNCOUNTED_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from einops import rearrange
 from PIL import Image, ImageCms
 
 from toolkit.data.bucket import Box, Size
+from toolkit.data.pictures.part import opened
+from toolkit.data.records import Part
 
 if TYPE_CHECKING:
     import torch
@@ -53,23 +56,43 @@ class BrokenImage(ValueError):
         self.path, self.reason = Path(path), reason
 
 
-def read_size(path: Path | str) -> Size:
-    """Width and height as seen, from the header alone."""
+def read_size(path: Path | str, part: Part | None = None) -> Size:
+    """Width and height as seen, from the header alone; `part` is where the picture lies in an archive."""
+    return read_header(path, part)[0]
+
+
+def read_header(path: Path | str, part: Part | None = None) -> tuple[Size, bool]:
+    """The same, and whether more frames follow the first."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            return _upright(image.size, _orientation(image, path))
+        with opened(path, part) as file, Image.open(file, formats=FORMATS) as image:
+            size = _upright(image.size, _orientation(image, path, part))
+            return size, _has_more_frames(image)
     except BAD_FILE as error:
-        raise BrokenImage(path, reason_of(path, error)) from error
+        raise broken(path, part, error) from error
 
 
-def has_alpha(path: Path | str) -> bool:
+def _has_more_frames(image: Image.Image) -> bool:
+    # what follows in the JPEGs of telephones are thumbnails and depth maps
+    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except BAD_FILE:
+        return False
+
+
+def has_alpha(path: Path | str, part: Part | None = None) -> bool:
     """Whether a picture has transparent parts, as far as its header tells."""
-    with Image.open(path, formats=FORMATS) as image:
+    with opened(path, part) as file, Image.open(file, formats=FORMATS) as image:
         return image.has_transparency_data
 
 
 def open_image(
-    path: Path | str, background: Color | None = WHITE, at_least: Size | None = None, expected: Size | None = None
+    path: Path | str,
+    background: Color | None = WHITE,
+    at_least: Size | None = None,
+    expected: Size | None = None,
+    part: Part | None = None,
 ) -> Image.Image:
     """The first frame as upright RGB; transparent parts show the background, or without one stay so (RGBA).
 
@@ -78,8 +101,8 @@ def open_image(
     `expected` one was exchanged since it was scanned and counts as broken.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            orientation = _orientation(image, path)
+        with opened(path, part) as file, Image.open(file, formats=FORMATS) as image:
+            orientation = _orientation(image, path, part)
             size = _upright(image.size, orientation)
             check_size(size, expected)
             if at_least:
@@ -91,7 +114,7 @@ def open_image(
                 return turned.convert("RGBA")
             return to_rgb(turned, background or WHITE)
     except BAD_FILE as error:
-        raise BrokenImage(path, reason_of(path, error)) from error
+        raise broken(path, part, error) from error
 
 
 def fit(
@@ -125,27 +148,31 @@ def _upright(size: Size, orientation: int) -> Size:
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 
-def _orientation(image: Image.Image, path: Path | str) -> int:
-    """The EXIF orientation, 1 where there is none."""
+def _orientation(image: Image.Image, path: Path | str, part: Part | None) -> int:
+    """The EXIF orientation, 1 where there is none, or where Pillow turns the picture itself."""
+    if image.format == "TIFF":
+        return 1
     try:
         # not image.getexif(): for a PNG without the chunk in front that decodes the whole picture
         exif = Image.Image.getexif(image)
         if image.format == "PNG" and ORIENTATION not in exif:
-            exif.load(_late_exif(path))
+            exif.load(_late_exif(path, part))
         return exif.get(ORIENTATION, 1)
     except BAD_FILE:
         # a broken note in the file says nothing about its pixels
         return 1
 
 
-def _late_exif(path: Path | str) -> bytes:
+def _late_exif(path: Path | str, part: Part | None) -> bytes:
     """The eXIf chunk of a PNG, wherever it is, by hopping from chunk to chunk."""
+    start, size = part or (0, sys.maxsize)
+    end = start + size
     with open(path, "rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
+        file.seek(start + 8)
+        while file.tell() < end and len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
             if kind == b"eXIf":
-                return file.read(length)
+                return file.read(min(length, end - file.tell()))
             file.seek(length + 4, io.SEEK_CUR)
     return b""
 
@@ -161,7 +188,8 @@ def to_rgb(image: Image.Image, background: Color) -> Image.Image:
         return _from_profile(image, profile)
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers of unknown range")
-    return image.convert("RGB")
+    # converting what is RGB already would copy all of it
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -181,6 +209,11 @@ def _from_profile(image: Image.Image, profile: bytes) -> Image.Image:
         return image.convert("RGB")
     assert turned is not None
     return turned
+
+
+def broken(path: Path | str, part: Part | None, error: BaseException) -> BrokenImage:
+    """The error that names a file, or where in an archive it is, and why it cannot be read."""
+    return BrokenImage(path if part is None else f"{path} (at byte {part[0]})", reason_of(path, error))
 
 
 def reason_of(path: Path | str, error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""Files become pixels: pictures, videos, masks, augmentations and references."""
