@@ -23,7 +23,7 @@ from torch import Tensor
 from extensions_built_in.networks.lora import LoraNetwork
 from jobs import run_job
 from toolkit.context import Context
-from toolkit.data.cache import RowCache
+from toolkit.data.cache.rows import RowCache, key_for
 from toolkit.models.conditions import Conditions, Row, collate, hold
 from toolkit.models.family import Family
 from toolkit.networks.full import FullWeights
@@ -179,10 +179,12 @@ def check_rows(subject: Subject, family: Family, folder: Path) -> None:
         alone = [family.predict(noisy[i : i + 1], TIMES[i : i + 1], collate([row])) for i, row in enumerate(rows)]
         cache = RowCache(folder)
         for text, row in zip(subject.case.texts, rows, strict=True):
-            cache.put(text, row)
+            cache.put(key_for(text=text), row)
         cache.flush()
         stored = RowCache(folder)
-        together = family.predict(noisy, TIMES, collate([stored.get(text) for text in subject.case.texts]))
+        together = family.predict(
+            noisy, TIMES, collate([stored.get(key_for(text=text)) for text in subject.case.texts])
+        )
     assert_near(together, torch.cat(alone), "a batch")
 
 

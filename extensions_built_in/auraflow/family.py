@@ -35,7 +35,7 @@ class AuraFlowFamily:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._text_length = text_length(parts.source, "tokenizer", 256)
-        self.facts = transformer_facts(parts.source, "auraflow", BLOCKS)
+        self.facts = transformer_facts(parts.source, "auraflow", BLOCKS, text_length=self._text_length)
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -39,7 +39,7 @@ class BriaFamily:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._text_length = text_length(parts.source, "tokenizer", TEXT_LENGTH)
-        self.facts = transformer_facts(parts.source, "bria", BLOCKS)
+        self.facts = transformer_facts(parts.source, "bria", BLOCKS, text_length=self._text_length)
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -39,7 +39,7 @@ class ChromaFamily:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._text_length = text_length(parts.source, "tokenizer", 512)
-        self.facts = transformer_facts(parts.source, "chroma", BLOCKS, cells=4)
+        self.facts = transformer_facts(parts.source, "chroma", BLOCKS, cells=4, text_length=self._text_length)
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -41,7 +41,10 @@ class CogView4Family:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.facts = replace(transformer_facts(parts.source, "cogview4", r"transformer_blocks\..*"), numbers=("size",))
+        self.facts = replace(
+            transformer_facts(parts.source, "cogview4", r"transformer_blocks\..*", text_length=TEXT_LENGTH),
+            numbers=("size",),
+        )
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from extensions_built_in.flux2.prompts import TextEncoding, encode_texts
-from toolkit.data.image import fit, to_pixels
+from toolkit.data.pictures.image import fit, to_pixels
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.facts import text_length
 from toolkit.models.family import Facts, Trainable
@@ -69,6 +69,7 @@ class Flux2Family:
             channels=4 * vae.get("latent_channels", 32),
             stride=stride,
             multiple=stride,
+            text_length=self._text_length,
             base_model=base_model,
             guidance="embedded" if self._takes_guidance else "cfg",
             scheduler=parts.source.config("scheduler"),

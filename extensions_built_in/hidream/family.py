@@ -43,7 +43,7 @@ class HiDreamFamily:
         self.parts = parts
         transformer = parts.source.config("transformer")
         self._max_tokens = math.prod(transformer["max_resolution"]) // transformer["patch_size"] ** 2
-        self.facts = transformer_facts(parts.source, "hidream_i1", BLOCKS)
+        self.facts = transformer_facts(parts.source, "hidream_i1", BLOCKS, text_length=TEXT_LENGTH)
 
     @property
     def denoiser(self) -> torch.nn.Module:

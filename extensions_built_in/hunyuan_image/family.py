@@ -64,6 +64,7 @@ class HunyuanImageFamily:
             channels=vae["latent_channels"],
             stride=stride,
             multiple=stride,
+            text_length=TEXT_LENGTH,
             base_model="hunyuan_image_2.1",
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", blocks=BLOCKS, prefix="transformer."),),

@@ -55,6 +55,7 @@ class Ideogram4Family:
             channels=4 * vae["latent_channels"],
             stride=stride,
             multiple=stride,
+            text_length=self.text_length,
             base_model="ideogram4",
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", blocks=BLOCKS, prefix="transformer."),),

@@ -54,6 +54,7 @@ class Krea2Family:
             channels=vae["z_dim"],
             stride=stride,
             multiple=stride * self.patch,
+            text_length=TEXT_LENGTH,
             base_model="krea2",
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", blocks=BLOCKS, prefix="transformer."),),

@@ -44,7 +44,7 @@ class LongCatImageFamily:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._text_length = text_length(parts.source, "tokenizer", 512)
-        self.facts = transformer_facts(parts.source, "longcat_image", BLOCKS)
+        self.facts = transformer_facts(parts.source, "longcat_image", BLOCKS, text_length=self._text_length)
 
     @property
     def denoiser(self) -> torch.nn.Module:

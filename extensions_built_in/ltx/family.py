@@ -10,7 +10,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from toolkit.data.image import fit, to_pixels
+from toolkit.data.pictures.image import fit, to_pixels
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.family import Facts, Trainable
 from toolkit.models.flow import flow_steps, steps_of, steps_per_token
@@ -53,6 +53,7 @@ class LTXFamily:
             stride=stride,
             frame_stride=vae.get("temporal_compression_ratio") or vae.get("patch_size_t", 1) * 2**halvings,
             multiple=stride,
+            text_length=TEXT_LENGTH,
             base_model="ltxv",
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", blocks=r"transformer_blocks\..*", prefix="transformer."),),

@@ -10,7 +10,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from toolkit.data.image import fit, to_pixels
+from toolkit.data.pictures.image import fit, to_pixels
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.facts import text_length
 from toolkit.models.family import Facts, Trainable
@@ -60,6 +60,7 @@ class LTX2Family:
             stride=stride,
             frame_stride=vae.get("temporal_compression_ratio") or 8,
             multiple=stride,
+            text_length=TEXT_LENGTH,
             base_model="ltx2",
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", blocks=VIDEO_BLOCKS, prefix="transformer."),),

@@ -39,7 +39,7 @@ class Lumina2Family:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.facts = transformer_facts(parts.source, "lumina2", BLOCKS)
+        self.facts = transformer_facts(parts.source, "lumina2", BLOCKS, text_length=TEXT_LENGTH)
 
     @property
     def denoiser(self) -> torch.nn.Module:

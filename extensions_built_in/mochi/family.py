@@ -52,6 +52,7 @@ class MochiFamily:
             stride=stride,
             frame_stride=math.prod(vae.get("temporal_expansions", (1, 2, 3))),
             multiple=stride * 2,
+            text_length=TEXT_LENGTH,
             base_model="mochi",
             scheduler={**parts.source.config("scheduler"), "invert_sigmas": False},
             # of the last block, what the text asks is dropped

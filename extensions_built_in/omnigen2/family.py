@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from extensions_built_in.omnigen2.model import MAX_REFERENCES
-from toolkit.data.image import fit, to_pixels
+from toolkit.data.pictures.image import fit, to_pixels
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.family import Facts, Trainable
 from toolkit.models.latents import decode_scaled, encode_scaled

@@ -44,7 +44,7 @@ class OvisImageFamily:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._text_length = text_length(parts.source, "tokenizer", 256 + TEMPLATE_TOKENS) - TEMPLATE_TOKENS
-        self.facts = transformer_facts(parts.source, "ovis_image", BLOCKS)
+        self.facts = transformer_facts(parts.source, "ovis_image", BLOCKS, text_length=self._text_length)
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -35,7 +35,10 @@ class PixArtFamily:
     def __init__(self, parts: Parts, pipeline: str, text_length: int) -> None:
         self.parts, self.pipeline = parts, pipeline
         self._text_length = text_length
-        self.facts = replace(transformer_facts(parts.source, "pixart", r"transformer_blocks\..*"), prediction="epsilon")
+        self.facts = replace(
+            transformer_facts(parts.source, "pixart", r"transformer_blocks\..*", text_length=text_length),
+            prediction="epsilon",
+        )
 
     @property
     def denoiser(self) -> torch.nn.Module:

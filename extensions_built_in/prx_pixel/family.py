@@ -44,6 +44,7 @@ class PRXPixelFamily:
             channels=transformer["in_channels"],
             stride=1,
             multiple=transformer["patch_size"],
+            text_length=self.text_length,
             base_model="prx_pixel",
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", blocks=BLOCKS, prefix="transformer."),),

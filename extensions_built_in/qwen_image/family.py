@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from toolkit.data.image import to_pixels
+from toolkit.data.pictures.image import to_pixels
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.family import Facts, Trainable
 from toolkit.models.flow import flow_steps
@@ -63,6 +63,7 @@ class QwenImageFamily:
             channels=vae["z_dim"],
             stride=stride,
             multiple=stride * 4,
+            text_length=TEXT_LENGTH,
             base_model=self.base_model,
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", rf"transformer_blocks\.(?!{unseen}).*", "transformer."),),

@@ -44,6 +44,7 @@ class SanaFamily:
             channels=vae["latent_channels"],
             stride=stride,
             multiple=stride * transformer.get("patch_size", 1),
+            text_length=TEXT_LENGTH,
             base_model="sana",
             scheduler=parts.source.config("scheduler"),
             trainables=(Trainable("transformer", blocks=BLOCKS, prefix="transformer."),),

@@ -45,7 +45,7 @@ class Sd3Family:
         # the last block's text is dropped, and so is what would have asked for it
         last = self._network.get("num_layers", 18) - 1
         blocks = rf"transformer_blocks\.(?!{last}\.attn\.add_q_proj$).*"
-        self.facts = transformer_facts(parts.source, "sd_3", blocks, cells=4)
+        self.facts = transformer_facts(parts.source, "sd_3", blocks, cells=4, text_length=self._t5_length)
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -18,10 +18,12 @@ from extensions_built_in.sd_trainer.trained import build_state
 from extensions_built_in.sd_trainer.validation import HeldOut
 from jobs import Stopped
 from toolkit.context import Context, make_context
-from toolkit.data.cache import RowCache
-from toolkit.data.cache_folder import cache_root
-from toolkit.data.datasets import Items, read_datasets
+from toolkit.data.cache.folder import cache_root
+from toolkit.data.cache.rows import RowCache
+from toolkit.data.datasets import read_datasets
+from toolkit.data.items import Items
 from toolkit.data.loader import Position
+from toolkit.data.workers import Workers
 from toolkit.models.family import Family
 from toolkit.reporting.failures import explained
 from toolkit.reporting.loggers import open_loggers
@@ -55,26 +57,21 @@ class SdTrainerProcess:
     def run(self) -> None:
         """Do it all; raises `Stopped` after a clean stop by the user."""
         config, options, begin = self.config, self.config.train, time.monotonic()
-        cache = cache_root(self.folder.path, os.environ)
-        context = replace(make_context(config.device, options.dtype, config.training_seed), cache=cache)
         with ExitStack() as stack:
             stack.enter_context(explained(self._circumstances()))
             stack.enter_context(self.folder.lock())
-            family = config.model.build(
-                context,
-                checkpointing=options.gradient_checkpointing,
-                bypass_guidance=options.bypass_guidance_embedding,
-            )
+            family, context, cache = self._build()
             check_backend(options.attention)
             objective = Objective(config, family)
             frozen = Frozen(config, family)
 
-            data = self._read_data(family)
+            data = self._read_data(family, cache)
             print(*data.describe(), sep="\n", flush=True)
             pictures = Pictures(config, family, context, self.folder, self.job.name)
             held_out = HeldOut(config, family, context)
 
-            feed = self._feed(family, context, data, cache, objective.live_texts)
+            workers = stack.enter_context(self._workers())
+            feed = self._feed(family, context, data, cache, workers, objective.live_texts)
             ahead = [] if objective.live_texts else [*pictures.texts, *held_out.texts]
             problems = feed.encode((), (), bar, ahead)
             pictures.encode()
@@ -110,8 +107,7 @@ class SdTrainerProcess:
 
             with save.rescuing(state):
                 pictures.make_first(state)
-                first = config.datasets[0]
-                batches = feed.batches(stack, state.position, first.num_workers, first.prefetch_factor)
+                batches = feed.batches(stack, state.position, workers.num_workers, workers.prefetch)
                 self._loop(feed, pace.watch(batches) if pace else batches, state, hooks, stop)
 
             save.save(state, final=state.step >= options.steps)
@@ -121,6 +117,42 @@ class SdTrainerProcess:
                 sample.make(state)
         seconds = time.monotonic() - begin
         print(*last_lines(config, self.folder, family, state, seconds, sample), sep="\n", flush=True)
+
+    def fill_caches(self) -> None:
+        """Encode what a run of this config would find in its caches on disk, and stop before the denoiser is loaded."""
+        with ExitStack() as stack:
+            stack.enter_context(explained(self._circumstances()))
+            family, context, cache = self._build()
+            live_texts = Objective(self.config, family).live_texts
+            data = self._read_data(family, cache)
+            print(*data.describe(), sep="\n", flush=True)
+            prompts = [
+                *Pictures(self.config, family, context, self.folder, self.job.name).texts,
+                *HeldOut(self.config, family, context).texts,
+            ]
+            workers = stack.enter_context(self._workers())
+            feed = self._feed(family, context, data, cache, workers, live_texts, disk_only=True)
+            problems = feed.encode((), (), bar, [] if live_texts else prompts)
+            if feed.picture_rows.images is None:
+                problems.append("no data set has cache_latents_to_disk, so that pictures are not encoded ahead")
+            print(*problems, sep="\n", end="\n" if problems else "", flush=True)
+
+    def _build(self) -> tuple[Family, Context, Path]:
+        """The model, nothing of it loaded; where it computes; and the folder of the caches."""
+        config, options = self.config, self.config.train
+        cache = cache_root(self.folder.path, os.environ)
+        context = replace(make_context(config.device, options.dtype, config.training_seed), cache=cache)
+        family = config.model.build(
+            context,
+            checkpointing=options.gradient_checkpointing,
+            bypass_guidance=options.bypass_guidance_embedding,
+        )
+        return family, context, cache
+
+    def _workers(self) -> Workers:
+        """Who reads pictures; the first data set decides for all."""
+        first = self.config.datasets[0]
+        return Workers(first.num_workers, first.prefetch_factor)
 
     def _loop(
         self,
@@ -160,7 +192,7 @@ class SdTrainerProcess:
             "model": model.name_or_path,
         }
 
-    def _read_data(self, family: Family) -> Items:
+    def _read_data(self, family: Family, cache: Path) -> Items:
         config = self.config
         return read_datasets(
             config.datasets,
@@ -169,17 +201,27 @@ class SdTrainerProcess:
             config.trigger_word,
             use_captions=not config.train.unload_text_encoder,
             taken=family.facts,
+            index=cache / "index",
+            cache=cache,
+            reg_weight=config.train.reg_weight,
         )
 
-    def _feed(self, family: Family, context: Context, data: Items, root: Path, live_texts: bool) -> Feed:
-        sections = self.config.datasets
+    def _feed(
+        self,
+        family: Family,
+        context: Context,
+        data: Items,
+        root: Path,
+        workers: Workers,
+        live_texts: bool,
+        disk_only: bool = False,
+    ) -> Feed:
+        sections, model = self.config.datasets, self.config.model
         on_disk = any(section.cache_latents_to_disk for section in sections)
-        in_memory = any(section.cache_latents for section in sections)
-        images = RowCache(root / "latents" if on_disk else None) if on_disk or in_memory else None
+        in_memory = any(section.cache_latents for section in sections) and not disk_only
+        about = {"arch": model.arch, "model": model.name_or_path, "dtype": self.config.train.dtype}
+        images = RowCache(root / "latents" if on_disk else None, about=about) if on_disk or in_memory else None
         keep_texts = self.config.train.cache_text_embeddings or any(s.cache_text_embeddings for s in sections)
-        conditions = RowCache(root / "conditions") if on_disk else None
-        texts = RowCache(root / "text")
-        model = self.config.model
         # what else decides how texts and references are encoded: part of the keys of their caches
         options = model.model_dump_json(
             include={"model_kwargs", "quantize", "quantize_te", "qtype_te", "text_encoder_bits"}
@@ -189,9 +231,10 @@ class SdTrainerProcess:
             context,
             data,
             images,
-            texts,
+            RowCache(root / "text", about=about),
             keep_texts,
-            conditions=conditions,
+            conditions=RowCache(root / "conditions", about=about) if on_disk else None,
             live_texts=live_texts,
             options=options,
+            workers=workers,
         )

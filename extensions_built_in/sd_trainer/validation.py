@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.context import Context
-from toolkit.data.cache import RowCache
-from toolkit.data.encode import LATENTS
-from toolkit.data.image import read_size
-from toolkit.data.items import Item, expand
-from toolkit.data.scan import Record
+from toolkit.data.cache.encode import LATENTS
+from toolkit.data.cache.rows import RowCache
+from toolkit.data.item import Item
+from toolkit.data.items import DatasetItems, expand
+from toolkit.data.pictures.image import read_size
+from toolkit.data.records import Record
 from toolkit.models.conditions import Row
 from toolkit.models.family import Family
 from toolkit.reporting.loggers import Loggers
@@ -44,7 +45,7 @@ class HeldOut:
         self.texts = [Prompt(text, negative=not text) for text in texts]
         records = [Record(path, str(path), *read_size(path)) for path in paths]
         resolution = [self.section.resolution] if self.section else []
-        self._items: list[Item] = expand(records, resolution, family.facts.multiple)
+        self._items: DatasetItems = expand(records, resolution, family.facts.multiple)
         self._cache = RowCache()
 
     def encode(self, feed: Feed, bar: Bar) -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from toolkit.data.image import fit, to_pixels
+from toolkit.data.pictures.image import fit, to_pixels
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.family import Facts, Trainable
 from toolkit.models.flow import steps_of, steps_per_token
@@ -76,6 +76,7 @@ class WanFamily:
             stride=stride,
             frame_stride=vae.get("scale_factor_temporal", 4),
             multiple=stride * 2,
+            text_length=TEXT_LENGTH,
             base_model=base_model,
             scheduler=self.parts.source.config("scheduler"),
             trainables=tuple(self._trainables(high_noise, low_noise)),

@@ -34,7 +34,7 @@ class ZImageFamily:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.facts = transformer_facts(parts.source, "zimage", BLOCKS)
+        self.facts = transformer_facts(parts.source, "zimage", BLOCKS, text_length=TEXT_LENGTH)
 
     @property
     def denoiser(self) -> torch.nn.Module:

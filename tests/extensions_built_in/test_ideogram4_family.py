@@ -7,7 +7,7 @@ import torch
 from family_subject import Case, Subject, loaded
 
 from extensions_built_in.ideogram4.tiny import save_tiny
-from toolkit.data.cache import RowCache
+from toolkit.data.cache.rows import RowCache, key_for
 from toolkit.models.conditions import collate
 
 
@@ -36,9 +36,9 @@ def test_a_dropped_caption_shares_a_batch_and_a_cache_with_others(subject: Subje
     with loaded(family), torch.no_grad():
         (row,), (empty,) = subject.rows(family, ["two dogs"]), subject.rows(family, [""], negative=True)
         cache = RowCache(tmp_path)
-        cache.put("empty", empty)
+        cache.put(key_for(text=""), empty)
         cache.flush()
-        stored = RowCache(tmp_path).get("empty")
+        stored = RowCache(tmp_path).get(key_for(text=""))
         assert stored["text"].shape == (0, row["text"].shape[1])
         family.denoiser.train()
         noisy = subject.noise(family, 2)

@@ -61,7 +61,7 @@ def test_the_cases_above_differ(training: Any) -> None:
         sums[case] = sum(tensor.double().sum().item() for tensor in run.weights().values())
     assert sums.pop("cached in memory") == sums["cached"]
     assert sums.pop("uncached") == pytest.approx(sums["cached"], rel=1e-5)
-    assert sums.pop("crops despite a cache") == sums["crops"]
+    assert sums.pop("crops despite a cache") == pytest.approx(sums["crops"], rel=1e-5)
     assert sums.pop("cached captions") == pytest.approx(sums["captions"], rel=1e-5)
     assert len({round(value, 6) for value in sums.values()}) == len(sums), sums
 

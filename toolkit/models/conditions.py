@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,6 +20,9 @@ class Conditions:
 
     def __getitem__(self, name: str) -> Tensor:
         return self.parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
 
     def get(self, name: str) -> Tensor | None:
         """The condition `name`, or None if this batch has none."""
@@ -45,15 +48,23 @@ class Conditions:
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Conditions:
         """On `device`, floating-point parts as `dtype`; the copy is asynchronous from pinned memory."""
-        moved = {
-            name: tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)
+        parts = {
+            name: moved(tensor, device, dtype if dtype and tensor.is_floating_point() else tensor.dtype)
             for name, tensor in self.parts.items()
         }
-        return replace(self, parts=moved)
+        return replace(self, parts=parts)
 
     def pin(self) -> Conditions:
         """In page-locked host memory, so that copies to a GPU can overlap computation."""
         return replace(self, parts={name: pinned(tensor) for name, tensor in self.parts.items()})
+
+
+def moved(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The tensor on a device, and only there in another dtype.
+
+    In one go torch would convert it on the host, into memory that is not pinned, and wait for the copy.
+    """
+    return tensor.to(device, non_blocking=True).to(dtype)
 
 
 def pinned(tensor: Tensor) -> Tensor:

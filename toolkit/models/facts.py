@@ -6,7 +6,7 @@ from toolkit.models.family import Facts, Trainable
 from toolkit.models.source import Source
 
 
-def transformer_facts(source: Source, base_model: str, blocks: str, cells: int = 2) -> Facts:
+def transformer_facts(source: Source, base_model: str, blocks: str, cells: int = 2, text_length: int = 0) -> Facts:
     """Facts of a transformer that is trained on the latents of an AutoencoderKL.
 
     `cells`: pixel sizes of training images are multiples of so many latent cells.
@@ -18,6 +18,7 @@ def transformer_facts(source: Source, base_model: str, blocks: str, cells: int =
         stride=stride,
         multiple=stride * cells,
         base_model=base_model,
+        text_length=text_length,
         scheduler=source.config("scheduler"),
         trainables=(Trainable("transformer", blocks=blocks, prefix="transformer."),),
     )

@@ -71,6 +71,8 @@ class Facts:
     numbers: tuple[str, ...] = ()
     """Numbers of a sample that the network takes: "size" [6], original height and width, top and left of the crop,
     target height and width; "fps" []."""
+    text_length: int = 0
+    """How many tokens of a caption the network sees, where its tokenizers let more through; 0: as many."""
 
 
 class Family(Protocol):

@@ -170,7 +170,12 @@ class Source:
     def _config_path(self, name: str) -> Path:
         root, subfolder = self._place(name)
         file = _config_file(name)
-        return root.file(f"{subfolder}/{file}" if subfolder else file)
+        wanted = f"{subfolder}/{file}" if subfolder else file
+        index = {} if name in self.overrides or not root.find(["model_index.json"]) else self.index()
+        if index and name not in index and not root.find([wanted]):
+            kind = index.get("_class_name", "another kind of model")
+            raise ValueError(f"model.name_or_path: {root.location} is a {kind} without {name}; is model.arch right?")
+        return root.file(wanted)
 
     def _place(self, name: str) -> tuple[Root, str]:
         """(root, subfolder) of a part's configuration. An override may be a whole model or the part itself."""

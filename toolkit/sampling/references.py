@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from toolkit.data.bucket import crop_for
-from toolkit.data.image import fit, open_image, read_size
-from toolkit.data.references import References
-from toolkit.data.scan import Record
+from toolkit.data.pictures.image import fit, open_image, read_size
+from toolkit.data.pictures.references import References
+from toolkit.data.records import Record
 from toolkit.models.family import Facts
 from toolkit.sampling.prompts import SamplePrompt
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,62 +12,38 @@ from PIL import Image
 from torch import Tensor
 
 from toolkit.context import Context
-from toolkit.data.cache import RowCache
-from toolkit.data.caption import texts_for
-from toolkit.data.datasets import Items
-from toolkit.data.image import BrokenImage, to_pixels
-from toolkit.data.items import Item
+from toolkit.data.cache.encode import cell_weights
+from toolkit.data.cache.rows import RowCache
+from toolkit.data.item import Item
+from toolkit.data.items import Items
 from toolkit.data.loader import Loader, Position
-from toolkit.data.order import plan
-from toolkit.data.pixels import item_pixels, item_references
+from toolkit.data.pictures.decoding import Decoded
 from toolkit.data.rng import seed_for
-from toolkit.models.conditions import Row, collate
+from toolkit.data.workers import Workers
+from toolkit.models.conditions import Conditions, Row, collate, pinned
 from toolkit.models.family import Family
 from toolkit.training.bars import Bar
 from toolkit.training.batch import Batch
+from toolkit.training.digests import Digests
+from toolkit.training.fetched import Fetched, stack_masks
 from toolkit.training.noise import draw
 from toolkit.training.picture_rows import PictureRows
+from toolkit.training.prefetch import Prefetch
+from toolkit.training.prompts import item_prompts, text_epoch
+from toolkit.training.reader import Reader
 from toolkit.training.text_rows import Prompt, TextRows
+from toolkit.training.turns import Order, Turn
 
-TEXT_VARIANTS = 8
-"""How many epochs of differing captions are encoded ahead, where captions vary and text embeddings are cached."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A batch as the worker threads leave it: encoded as far as the caches go."""
-
-    items: list[Item]
-    u: Tensor
-    noise: Tensor
-    latents: Tensor | None
-    """Of the first items."""
-    pixels: Tensor | None
-    """Of the others."""
-    rows: list[Row] | None
-    """Of the texts."""
-    texts: list[str]
-    conditions: list[Row | list[Image.Image]]
-    """Of the references, or the pictures to make them from."""
-    numbers: list[Row]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What was read of a sample whose latents are not kept."""
-
-    item: Item
-    pixels: np.ndarray
-    condition: Row | list[Image.Image]
+__all__ = ["Bar", "Feed"]
 
 
 class Feed:
     """All samples of a run and how they become batches.
 
-    `images`: the cache of latents, or None to encode every batch anew, as random crops are in any case. `texts`: the
-    cache of text rows; `conditions`: that of rows made of references, in memory unless it is given. `live_texts`
-    leaves captions to the step, as `Batch.texts`, because their encoder is trained. `options` is what else of a
-    config changes the rows of texts and references, so that none is served from a cache that was made otherwise.
+    `images`: the cache of latents, or None to encode every batch anew. `texts`: the cache of text rows; `conditions`:
+    that of rows made of references, in memory unless it is given. `live_texts` leaves captions to the step, as
+    `Batch.texts`, because their encoder is trained. `options` is what else of a config changes the rows of texts and
+    references, so that none is served from a cache that was made otherwise. `workers` read pictures.
     """
 
     def __init__(
@@ -84,16 +59,19 @@ class Feed:
         conditions: RowCache | None = None,
         live_texts: bool = False,
         options: str = "",
+        workers: Workers | None = None,
     ) -> None:
         assert not (live_texts and family.facts.prompt_images)
         self.family, self.context, self.data = family, context, data
         self.tell, self.live_texts = tell, live_texts
-        self.text_rows = TextRows(family, context, texts, options)
+        self.workers = Workers() if workers is None else workers
+        digests = Digests()
+        self.text_rows = TextRows(family, context, texts, options, digests)
         kept = RowCache() if conditions is None else conditions
-        self.picture_rows = PictureRows(family, context, data, images, kept, options)
-        self._broken: set[Path] = set()
-        self.texts_fixed = all(item.caption.is_fixed for item in data.items)
-        self.texts_ahead = not live_texts and (self.texts_fixed or keep_texts)
+        self.picture_rows = PictureRows(family, context, data, images, kept, self.workers, options, digests)
+        self._reader = Reader(data, context.seed, self.workers, lambda line: self.tell(line))
+        texts_fixed = all(items.treatment.caption.is_fixed for items in data.datasets)
+        self.texts_ahead = not live_texts and (texts_fixed or keep_texts)
 
     # -- encoding ahead -------------------------------------------------------------------------------------------
 
@@ -105,54 +83,68 @@ class Feed:
         With `live_texts`, only the texts and `prompts` that are named here are encoded, no caption.
         """
         rows = self.picture_rows
-        problems = [*self.text_rows.cache.notices, *rows.conditions.notices]
-        if self.texts_ahead and not self.texts_fixed:
-            problems.append(f"captions vary: {TEXT_VARIANTS} versions of each are encoded ahead and take turns")
+        problems = [*self.text_rows.cache.notices, *rows.conditions.notices, *self._turns_taken()]
         if rows.images is not None:
             problems += rows.images.notices
-            cached = [item for item in self.data.items if rows.is_cached(item)]
-            self._leave_out(rows.encode_latents(cached, rows.images, bar, problems), problems)
-        fixed = [item for item in self.data.items if item.references and rows.is_fixed(item)]
-        self._leave_out(rows.encode_conditions(fixed, bar, problems), problems)
+            self._leave_out(rows.encode_latents(bar, problems), problems)
+        self._leave_out(rows.encode_conditions(bar, problems), problems)
         named = [Prompt(text, negative=not text) for text in [*more_texts, *([] if self.live_texts else [""])]]
         named += [Prompt(text, negative=True) for text in negative_texts]
-        self.text_rows.encode([*named, *prompts, *self._item_prompts()], bar)
+        of_items = item_prompts(self.data, self.text_rows, self.context.seed) if self.texts_ahead else ()
+        self.text_rows.encode(chain(named, prompts, of_items), bar, problems)
         return problems
 
-    def encode_pictures(self, items: Sequence[Item], cache: RowCache, bar: Bar, problems: list[str]) -> set[str]:
-        """Put the latents of `items` into `cache`; returns the ids of those that cannot be read."""
-        return self.picture_rows.encode_latents(items, cache, bar, problems)
+    def encode_pictures(self, items: Sequence[Item], cache: RowCache, bar: Bar, problems: list[str]) -> list[int]:
+        """Put the latents of `items` into `cache`; returns the places of those that cannot be read."""
+        return self.picture_rows.encode_items(items, cache, bar, problems)
 
     def text_row(self, text: str, negative: bool = False) -> Row:
         """The row of a text that `encode` was told of; "" is the unconditional text."""
         return self.text_rows.get(Prompt(text, negative or not text))
 
-    def image_key(self, item: Item) -> str:
+    def image_key(self, item: Item, epoch: int = 0) -> bytes:
         """Where the latents of an item are in a cache."""
-        return self.picture_rows.image_key(item)
+        return self.picture_rows.image_key(item, epoch)
 
-    def _leave_out(self, ids: set[str], problems: list[str]) -> None:
-        self.data = self.data.without(ids)
-        if not self.data.items:
+    def _turns_taken(self) -> list[str]:
+        """Says where only so many versions of something random are encoded."""
+        lines, ahead = [], self.picture_rows.images is not None
+        for items in self.data.datasets:
+            treatment = items.treatment
+            texts = self.texts_ahead and not treatment.caption.is_fixed
+            kinds = " and ".join(["pictures"] * (ahead and treatment.is_random) + ["captions"] * texts)
+            if kinds:
+                lines.append(
+                    f"{kinds} vary: {treatment.num_variants} versions of each are encoded ahead and take turns"
+                )
+        return list(dict.fromkeys(lines))
+
+    def _leave_out(self, places: Sequence[int], problems: list[str]) -> None:
+        if places:
+            self.data = self.data.without(places)
+            self.picture_rows.leave_out(self.data, places)
+            self._reader.data = self.data
+        if not self.data:
             raise ValueError("no image is left to train on: " + "; ".join(problems))
 
-    def _item_prompts(self) -> list[Prompt]:
-        of, seed = self.text_rows.of, self.context.seed
-        if not self.texts_ahead:
-            return []
-        if self.texts_fixed:
-            return [of(item, text) for item in self.data.items for text in texts_for(item.record.caption, item.caption)]
-        return [of(item, item.text(seed, epoch)) for item in self.data.items for epoch in range(TEXT_VARIANTS)]
-
     # -- batches --------------------------------------------------------------------------------------------------
+
+    def plan_for(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch for this rank, as places in `data`."""
+        return [turn.indices for turn in self._order().turns(epoch)]
+
+    def _order(self) -> Order:
+        rows = self.picture_rows
+        return Order(self.data, self.context, rows.signature if rows.has_references else None)
 
     def parts_in_use(self) -> list[str]:
         """Names of the parts that must stay loaded while batches are made."""
         names: list[str] = []
-        if not all(self.picture_rows.is_cached(item) for item in self.data.items):
+        rows = self.picture_rows
+        if rows.images is None:
             names += self.family.needs["encode_image"]
-        if not all(self.picture_rows.is_fixed(item) for item in self.data.items):
-            names += self.picture_rows.condition_parts
+        if rows.has_references and not all(rows.is_fixed(item) for item in self.data):
+            names += rows.condition_parts
         if not self.texts_ahead:
             names += self.family.needs["encode_prompt"]
         return list(dict.fromkeys(names))
@@ -160,91 +152,96 @@ class Feed:
     def batches(
         self, stack: ExitStack, start: Position, num_workers: int, prefetch: int
     ) -> Iterator[tuple[Position, Batch]]:
-        """Endless batches on the device from `start`, with the position after each; `stack` ends the threads."""
+        """Endless batches on the device from `start`, with the position after each; `stack` ends the threads.
+
+        A batch of which nothing is left for this rank (its part of a short batch is empty, or no file of it can be
+        read) is passed over: of several ranks each takes as many steps as the others, so none waits for another, but
+        their positions may then differ.
+        """
         stack.enter_context(self.family.parts.using(*self.parts_in_use()))
-        loader = Loader(
-            self.fetch, self.plan_for, start, num_workers, prefetch, lambda i: str(self.data.items[i].record.path)
+        loader: Loader[Turn, Fetched] = Loader(
+            lambda _, turn: self.fetch(turn.epoch, turn.indices),
+            self._order().turns,
+            start,
+            num_workers,
+            prefetch,
+            lambda turn: ", ".join(str(self.data[place].record.path) for place in turn.indices.tolist()),
         )
         stack.enter_context(loader)
-        return ((position, self.finish(fetched)) for position, fetched in loader if fetched.items)
+        return Prefetch(loader, self.finish, self.context.device)
 
-    def plan_for(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch for this rank."""
-        keys = [(item.bucket_key, self.picture_rows.signature(item)) for item in self.data.items]
-        return plan(keys, self.data.batch_sizes, self.context.seed, epoch, self.context.rank, self.context.world)
+    def fetch(self, epoch: int, indices: Sequence[int] | np.ndarray) -> Fetched:
+        """What threads do for a batch: read, or have it read; draw the random numbers."""
+        places, rows = np.asarray(indices, np.int64), self.picture_rows
+        items = [self.data[place] for place in places.tolist()]
+        read: list[Decoded] = []
+        if rows.images is None:
+            made = self._reader.read(items, epoch, lambda item: not rows.is_fixed(item))
+            found = [(item, each) for item, each in zip(items, made, strict=True) if each]
+            items, read = [item for item, _ in found], [each for _, each in found]
+        shape = rows.latent_shape(items[0]) if items else ()
+        texts = [item.text(self.context.seed, text_epoch(item, epoch, self.texts_ahead)) for item in items]
+        text_rows, numbers = self._text_rows(items, texts), [rows.numbers(item, epoch) for item in items]
+        conditions: list[Row | list[Image.Image]] = [
+            rows.stored_condition(item, epoch) if rows.is_fixed(item) else each.pictures
+            for item, each in zip(items, read or [Decoded()] * len(items), strict=True)
+        ]
+        latents, masks, pairs = self._stored(items, places, epoch) if items and not read else (None, [], [])
+        if read:
+            masks = [None if each.mask is None else _weights(each, shape) for each in read]
+            pairs = [each.pair for each in read if each.pair is not None]
+        u, noise = draw([seed_for(self.context.seed, epoch, item.id, "noise") for item in items], shape)
+        pixels = np.stack([each.pixels for each in read if each.pixels is not None]) if read else None
+        cond = _collated(text_rows, conditions, numbers) if items and text_rows is not None else None
+        if self.context.device.type == "cuda":
+            noise, cond = pinned(noise), cond and cond.pin()
+        return Fetched(items, u, noise, latents, pixels, masks, pairs, text_rows, texts, conditions, numbers, cond)
 
-    def fetch(self, epoch: int, indices: Sequence[int]) -> Fetched:
-        """What worker threads do for a batch: read, decode, draw the random numbers."""
-        items, rows = [self.data.items[index] for index in indices], self.picture_rows
-        cached = [item for item in items if rows.is_cached(item)]
-        opened = self._open([item for item in items if not rows.is_cached(item)], epoch)
-        items = cached + [each.item for each in opened]
-        texts = [self._text(item, epoch) for item in items]
-        seeds = [seed_for(self.context.seed, epoch, item.id, "noise") for item in items]
-        u, noise = draw(seeds, rows.latent_shape(self.data.items[indices[0]]))
-        return Fetched(
-            items,
-            u,
-            noise,
-            rows.stored_latents(cached),
-            to_pixels(np.stack([each.pixels for each in opened])) if opened else None,
-            self._text_rows(items, texts),
-            texts,
-            [*(rows.stored_condition(item) for item in cached), *(each.condition for each in opened)],
-            [rows.numbers(item, epoch) for item in items],
-        )
-
-    def _open(self, items: list[Item], epoch: int) -> list[Opened]:
-        """The items whose pixels and references can be read, with them; the others are named and left out."""
-        opened: list[Opened] = []
-        for item in items:
-            background, seed = self.data.backgrounds[item.dataset], self.context.seed
-            try:
-                pixels = item_pixels(item, background, seed, epoch)
-                if self.picture_rows.is_fixed(item):
-                    condition: Row | list[Image.Image] = self.picture_rows.stored_condition(item)
-                elif item.references.first_frame:
-                    condition = [Image.fromarray(pixels[0])]
-                else:
-                    condition = item_references(item, background, seed, epoch)
-                opened.append(Opened(item, pixels, condition))
-            except BrokenImage as error:
-                self._leave_out_once(item, error)
-        return opened
-
-    def _leave_out_once(self, item: Item, error: BrokenImage) -> None:
-        """Tell of a sample that cannot be read, once; raise if that may not be, or if no sample is left."""
-        if self.data.strict[item.dataset]:
-            raise error
-        if item.record.path in self._broken:
-            return
-        self._broken.add(item.record.path)
-        self.tell(f"{error}; left out")
-        if all(other.record.path in self._broken for other in self.data.items):
-            raise ValueError("no image is left to train on") from error
+    def _stored(
+        self, items: list[Item], places: np.ndarray, epoch: int
+    ) -> tuple[Tensor, list[Tensor | None], list[Tensor | np.ndarray]]:
+        """Latents, masks and pairs from the cache."""
+        rows = self.picture_rows
+        keys = rows.keys.at(places, epoch)
+        if not any(item.treatment.mask or item.pair for item in items):
+            return rows.stored_latents(keys), [None] * len(items), []
+        extras = rows.stored_extras(keys)
+        return rows.stored_latents(keys), [mask for mask, _ in extras], [pair for _, pair in extras if pair is not None]
 
     def _text_rows(self, items: list[Item], texts: list[str]) -> list[Row] | None:
         if self.live_texts:
             return [{} for _ in items]
         if not self.texts_ahead:
             return None
-        return [self.text_rows.get(self.text_rows.of(item, text)) for item, text in zip(items, texts, strict=True)]
+        return self.text_rows.rows([self.text_rows.of(item, text) for item, text in zip(items, texts, strict=True)])
 
     @torch.no_grad()
-    def finish(self, fetched: Fetched) -> Batch:
-        """Encode what is not yet, and move the batch to the device."""
-        latents = [] if fetched.latents is None else [fetched.latents]
-        if fetched.pixels is not None:
-            new = self.picture_rows.latents(fetched.pixels)
-            latents = [*(part.to(self.context.device) for part in latents), new]
-        rows = fetched.rows or self._encode_now(fetched)
-        conditions = self._conditions_now(fetched)
-        cond = collate(
-            [{**text, **made, **numbers} for text, made, numbers in zip(rows, conditions, fetched.numbers, strict=True)]
-        )
-        weight = torch.tensor([item.weight for item in fetched.items])
-        batch = Batch(torch.cat(latents), cond, weight, fetched.u, fetched.noise, tuple(fetched.texts))
+    def finish(self, fetched: Fetched) -> Batch | None:
+        """Encode what is not yet, and move the batch to the device; None if nothing of it could be read."""
+        if not fetched.items:
+            return None
+        rows = self.picture_rows
+        latents = fetched.latents
+        if latents is None:
+            assert fetched.pixels is not None
+            latents = rows.latents(fetched.pixels)
+        cond = fetched.cond
+        if cond is None:
+            texts = fetched.rows or self._encode_now(fetched)
+            made = zip(texts, self._conditions_now(fetched), fetched.numbers, strict=True)
+            cond = collate([{**text, **condition, **numbers} for text, condition, numbers in made])
+        weight = torch.tensor([item.treatment.weight for item in fetched.items])
+        mask, pairs = stack_masks(fetched.masks, latents), self._pairs(fetched.pairs)
+        batch = Batch(latents, cond, weight, fetched.u, fetched.noise, tuple(fetched.texts), mask, pairs)
         return batch.to(self.context.device)
+
+    def _pairs(self, pairs: list[Tensor | np.ndarray]) -> Tensor | None:
+        if not pairs:
+            return None
+        arrays = [pair for pair in pairs if isinstance(pair, np.ndarray)]
+        if arrays:
+            return self.picture_rows.latents(np.stack(arrays))
+        return torch.stack([pair for pair in pairs if isinstance(pair, Tensor)])
 
     def _encode_now(self, fetched: Fetched) -> list[Row]:
         """Text rows on the device; the empty text has one already."""
@@ -258,18 +255,22 @@ class Feed:
 
     def _conditions_now(self, fetched: Fetched) -> list[Row]:
         """Rows of the references; on the device, where some are made now."""
-        made = {
-            item.id: self.picture_rows.condition(found, item)
-            for item, found in zip(fetched.items, fetched.conditions, strict=True)
-            if isinstance(found, list)
-        }
-        rows = [made.get(item.id, found) for item, found in zip(fetched.items, fetched.conditions, strict=True)]
-        ready = [row for row in rows if not isinstance(row, list)]
-        return [self._on_device(row) for row in ready] if made else ready
+        found = list(zip(fetched.items, fetched.conditions, strict=True))
+        rows = [self.picture_rows.condition(row, item) if isinstance(row, list) else row for item, row in found]
+        return [self._on_device(row) for row in rows] if any(isinstance(row, list) for _, row in found) else rows
 
     def _on_device(self, row: Row) -> Row:
         return {name: tensor.to(self.context.device) for name, tensor in row.items()}
 
-    def _text(self, item: Item, epoch: int) -> str:
-        cached_variants = self.texts_ahead and not self.texts_fixed
-        return item.text(self.context.seed, epoch % TEXT_VARIANTS if cached_variants else epoch)
+
+def _weights(decoded: Decoded, shape: Sequence[int]) -> Tensor:
+    assert decoded.mask is not None
+    return torch.from_numpy(cell_weights(decoded.mask, shape[-2:], decoded.min_value))
+
+
+def _collated(texts: list[Row], conditions: Sequence[Row | list[Image.Image]], numbers: list[Row]) -> Conditions | None:
+    """The conditions of a batch; None while some are still pictures."""
+    ready = [row for row in conditions if not isinstance(row, list)]
+    if len(ready) < len(conditions):
+        return None
+    return collate([{**text, **made, **some} for text, made, some in zip(texts, ready, numbers, strict=True)])

@@ -22,11 +22,15 @@ def step_loss(family: Family, batch: Batch, path: Path, times: Times) -> Tensor:
 
 
 def errors_at(family: Family, batch: Batch, path: Path, t: Tensor) -> Tensor:
-    """Mean squared error of the prediction for each sample [B] at times t [B]."""
+    """Mean squared error of the prediction for each sample [B] at times t [B], more where the mask says so."""
     x, e, cond = batch.latents, batch.noise, batch.cond
     guess = family.predict(hold(path.noisy(x, e, t), cond), t, cond)
+    error = (guess.float() - path.wanted(x, e, t)).square()
+    if batch.mask is not None:
+        # weights of mean 1 per sample, [B, 1, (1,) h, w]: all channels and frames alike
+        error = error * batch.mask
     given = cond.get("given")
-    return sample_means((guess.float() - path.wanted(x, e, t)).square(), 0 if given is None else given.shape[2])
+    return sample_means(error, 0 if given is None else given.shape[2])
 
 
 def sample_means(error: Tensor, given: int = 0) -> Tensor:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 
+import numpy as np
 import torch
 
 from toolkit.context import Context
-from toolkit.data.cache import RowCache, key_for
-from toolkit.data.encode import encode_texts
-from toolkit.data.items import Item
-from toolkit.data.pixels import whole_pictures
-from toolkit.data.references import NONE, References
+from toolkit.data.cache.encode import encode_texts
+from toolkit.data.cache.keys import KEY_BYTES
+from toolkit.data.cache.rows import RowCache, as_array, combine, key_for
+from toolkit.data.item import Item
+from toolkit.data.pictures.pixels import whole_pictures
+from toolkit.data.pictures.references import NONE, References
 from toolkit.models.conditions import Row
 from toolkit.models.family import Family
 from toolkit.training.bars import Bar, counting
+from toolkit.training.digests import Digests
+from toolkit.training.text_length import too_long
 
 TEXTS_AT_ONCE = 16
 PICTURES_AT_ONCE = 4
+BLOCK = 1 << 14
+"""So many prompts are looked up at once."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,14 @@ class Prompt:
 class TextRows:
     """The text rows of a run, in a cache; `options` is what else of a config changes what the encoders answer."""
 
-    def __init__(self, family: Family, context: Context, cache: RowCache, options: str = "") -> None:
+    def __init__(
+        self, family: Family, context: Context, cache: RowCache, options: str = "", digests: Digests | None = None
+    ) -> None:
         assert not (family.facts.prompt_images and family.facts.references == "first_frame")
         self.family, self.context, self.cache = family, context, cache
-        names = [name for name in family.needs["encode_prompt"] if not name.startswith("tokenizer")]
-        self._encoders = [*makers(family, names), options]
+        self._digests = digests or Digests()
+        encoders = {"encoders": [*makers(family, family.needs["encode_prompt"]), options], "dtype": str(context.dtype)}
+        self._encoders = [key_for(**encoders, negative=negative) for negative in (False, True)]
 
     def of(self, item: Item, text: str) -> Prompt:
         """The prompt of a sample; its text is "" where the caption was dropped."""
@@ -57,9 +68,13 @@ class TextRows:
         """The row of a prompt that was encoded."""
         return self.cache.get(self.key(prompt))
 
-    def encode(self, prompts: Iterable[Prompt], bar: Bar) -> None:
-        """Put the rows of prompts into the cache, where they are missing."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self]
+    def rows(self, prompts: Sequence[Prompt]) -> list[Row]:
+        """The rows of prompts that were encoded."""
+        return list(self.cache.rows(as_array([self.key(prompt) for prompt in prompts])))
+
+    def encode(self, prompts: Iterable[Prompt], bar: Bar, problems: list[str] | None = None) -> None:
+        """Put the rows of prompts into the cache, where they are missing; says in `problems` what is too long."""
+        missing = self._missing(prompts)
         if not missing:
             return
         with (
@@ -70,14 +85,25 @@ class TextRows:
             # a call of the text encoder is for negative texts or for others
             for negative in (False, True):
                 encode_texts(
-                    [prompt for prompt in missing if prompt.negative == negative],
+                    {key: prompt for key, prompt in missing.items() if prompt.negative == negative},
                     self.cache,
                     self.make,
                     PICTURES_AT_ONCE if self.family.facts.prompt_images else TEXTS_AT_ONCE,
-                    self.key,
                     counting(advance),
                     attrgetter("text"),
                 )
+            if problems is not None:
+                problems += too_long(self.family, [prompt.text for prompt in missing.values() if not prompt.negative])
+
+    def _missing(self, prompts: Iterable[Prompt]) -> dict[bytes, Prompt]:
+        """The prompts without a row, each once; looked up in blocks, so that millions need not be in memory at once."""
+        missing: dict[bytes, Prompt] = {}
+        remaining = iter(prompts)
+        while block := list(islice(remaining, BLOCK)):
+            keys = [self.key(prompt) for prompt in block]
+            places = np.flatnonzero(~self.cache.contains(as_array(keys))).tolist()
+            missing |= {keys[place]: block[place] for place in reversed(places)}
+        return missing
 
     def make(self, prompts: Sequence[Prompt]) -> list[Row]:
         """Rows of prompts that are all negative or all not, on the device."""
@@ -88,20 +114,15 @@ class TextRows:
         rows = self.family.encode_prompt(texts, images=images, negative=prompts[0].negative)
         return [stored(row, self.context.dtype) for row in rows]
 
-    def key(self, prompt: Prompt) -> str:
+    def key(self, prompt: Prompt) -> bytes:
         """Where the row of a prompt is in the cache."""
-        parts: dict[str, object] = {}
-        if prompt.references:
-            parts["pictures"] = [record.sha for record in prompt.references.pictures]
-            parts["behind"] = prompt.references.backgrounds
-            parts["flips"] = [prompt.flip_x, prompt.flip_y]
-        return key_for(
-            text=prompt.text,
-            negative=prompt.negative,
-            encoders=self._encoders,
-            dtype=str(self.context.dtype),
-            **parts,
-        )
+        text = hashlib.blake2b(prompt.text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+        key = combine(text, self._encoders[prompt.negative])
+        if not prompt.references:
+            return key
+        digests = [self._digests.of(record).hex() for record in prompt.references.pictures]
+        flips = [prompt.flip_x, prompt.flip_y]
+        return combine(key, key_for(pictures=digests, behind=prompt.references.backgrounds, flips=flips))
 
 
 def makers(family: Family, names: Iterable[str]) -> list[str]:

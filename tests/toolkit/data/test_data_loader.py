@@ -5,6 +5,7 @@ import threading
 import time
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from toolkit.data.loader import FetchError, Loader, Position, in_order
@@ -12,7 +13,7 @@ from toolkit.data.order import plan
 
 
 def _plan(epoch: int) -> list[list[int]]:
-    return plan(["a"] * 5 + ["b"] * 4, 2, 0, epoch)
+    return [batch.tolist() for batch in plan(np.array([0] * 5 + [1] * 4), 2, 0, epoch)]
 
 
 def _slow(epoch: int, indices: list[int]) -> tuple[int, list[int]]:
@@ -54,7 +55,9 @@ def test_errors_surface_in_their_turn_and_name_the_samples() -> None:
         return indices
 
     names = ["a.png", "b.png", "c.png", "d.png"]
-    with Loader(fetch, lambda _: [[0, 1], [2, 3]], num_workers=3, name_of=names.__getitem__) as loader:
+    with Loader(
+        fetch, lambda _: [[0, 1], [2, 3]], num_workers=3, name_of=lambda batch: ", ".join(map(names.__getitem__, batch))
+    ) as loader:
         assert next(loader)[1] == [0, 1]
         with pytest.raises(FetchError, match=r"batch 1 of epoch 0 \(c.png, d.png\): disk on fire") as caught:
             next(loader)
@@ -65,6 +68,11 @@ def test_errors_surface_in_their_turn_and_name_the_samples() -> None:
 def test_an_empty_plan_is_an_error_not_an_endless_search() -> None:
     with Loader(_slow, lambda _: []) as loader, pytest.raises(ValueError, match="no batches"):
         next(loader)
+
+
+def test_an_epoch_without_batches_is_passed_over() -> None:
+    with Loader(lambda epoch, batch: (epoch, batch), lambda epoch: [] if epoch % 3 else [[7]]) as loader:
+        assert [next(loader) for _ in range(2)] == [((1, 0), (0, [7])), ((4, 0), (3, [7]))]
 
 
 def test_prefetch_is_bounded() -> None:
@@ -108,6 +116,28 @@ def test_interrupt_in_the_consumer_ends_the_threads() -> None:
 def test_closing_a_loader_that_never_ran() -> None:
     Loader(_slow, _plan).close()
     assert not _data_threads()
+
+
+def test_a_batch_is_ready_once_its_thread_is_done() -> None:
+    release = threading.Event()
+
+    def fetch(epoch: int, indices: list[int]) -> None:
+        if indices[0]:
+            release.wait(10)
+
+    with Loader(fetch, lambda _: [[index] for index in range(10)], num_workers=1, prefetch=2) as loader:
+        assert not loader.is_ready
+        next(loader)
+        assert not loader.is_ready
+        release.set()
+        for _ in range(200):
+            if loader.is_ready:
+                break
+            time.sleep(0.01)
+        assert loader.is_ready
+    with Loader(fetch, lambda _: [[0]], num_workers=0) as inline:
+        next(inline)
+        assert not inline.is_ready
 
 
 def test_in_order_ends_with_its_tasks() -> None:

@@ -15,11 +15,12 @@ from PIL import Image
 from extensions_built_in.flux.config import Flux
 from toolkit.config.sections.dataset import DatasetSection
 from toolkit.context import Context
-from toolkit.data.cache import RowCache
+from toolkit.data.cache.rows import RowCache
 from toolkit.data.datasets import read_datasets
 from toolkit.data.loader import FetchError, Position
+from toolkit.data.pictures.pixels import item_pixels
 from toolkit.training.batch import Batch
-from toolkit.training.feed import TEXT_VARIANTS, Feed
+from toolkit.training.feed import Feed
 
 Make = Callable[..., Feed]
 
@@ -65,7 +66,7 @@ def taken(feed: Feed, count: int, start: Position = Position(0, 0), num_workers:
 
 def same(one: list[tuple[Any, Batch]], other: list[tuple[Any, Batch]]) -> bool:
     def flat(batch: Batch) -> list[torch.Tensor]:
-        return [batch.latents, batch.noise, batch.u, batch.weight, *batch.cond.parts.values()]
+        return [batch.u, *batch.tensors()]
 
     return all(
         a[0] == b[0] and all(torch.equal(x, y) for x, y in zip(flat(a[1]), flat(b[1]), strict=True))
@@ -102,13 +103,26 @@ def test_a_sample_keeps_its_noise_in_every_batch_that_holds_it(feed: Make) -> No
     assert torch.equal(alone.noise[0], together.noise[1]) and alone.u[0] == together.u[1]
 
 
-def test_crops_are_drawn_anew_also_where_latents_are_cached(feed: Make) -> None:
-    told: list[str] = []
-    made = feed(cache=True, cache_latents=True, random_crop=True, told=told)
-    one, other = made.fetch(0, [0]), made.fetch(1, [0])
-    assert one.latents is None and one.pixels is not None and not torch.equal(one.pixels, other.pixels)
+def test_without_a_cache_every_epoch_draws_a_new_crop(feed: Make) -> None:
+    made = feed(cache=False, random_crop=True, num_variants=2)
+    pixels = [made.fetch(epoch, [0]).pixels for epoch in range(3)]
+    assert all(each is not None for each in pixels) and len({each.tobytes() for each in pixels}) == 3
     assert made.parts_in_use() == ["vae"]
-    assert any("random_crop" in line for line in made.data.problems)
+
+
+def test_cached_crops_take_turns_and_are_announced(feed: Make) -> None:
+    told: list[str] = []
+    made = feed(random_crop=True, num_variants=3, told=told)
+    assert made.parts_in_use() == []
+    for index in range(len(made.data)):
+        latents = [made.fetch(epoch, [index]).latents for epoch in range(6)]
+        for epoch, found in enumerate(latents):
+            item, version = made.data[index], epoch % 3
+            with made.family.parts.using("vae"), torch.no_grad():
+                expected = made.picture_rows.latents(item_pixels(item, 42, version)[None])
+            assert found is not None and torch.allclose(found, expected, atol=1e-5)
+    assert len({tuple(found.flatten().tolist()) for found in latents}) == 3
+    assert any("pictures vary: 3 versions" in line for line in told)
 
 
 def test_parts_stay_loaded_only_for_what_is_not_ahead(feed: Make) -> None:
@@ -121,10 +135,10 @@ def test_parts_stay_loaded_only_for_what_is_not_ahead(feed: Make) -> None:
 
 def test_cached_captions_take_turns_and_are_announced(feed: Make) -> None:
     told: list[str] = []
-    made = feed(shuffle_tokens=True, keep_texts=True, told=told)
-    texts = [made.fetch(epoch, [0]).texts[0] for epoch in range(2 * TEXT_VARIANTS)]
-    assert len(set(texts)) > 1 and texts[:TEXT_VARIANTS] == texts[TEXT_VARIANTS:]
-    assert any(f"{TEXT_VARIANTS} versions" in line for line in told)
+    made = feed(shuffle_tokens=True, keep_texts=True, num_variants=8, told=told)
+    texts = [made.fetch(epoch, [0]).texts[0] for epoch in range(16)]
+    assert len(set(texts)) > 1 and texts[:8] == texts[8:]
+    assert any("captions vary: 8 versions" in line for line in told)
 
 
 def test_a_dropped_caption_is_the_row_of_the_empty_text(feed: Make) -> None:
@@ -141,7 +155,7 @@ def test_a_broken_picture_is_left_out_of_its_batch_and_named_once(feed: Make, pi
     told: list[str] = []
     made = feed(cache=cache, told=told)
     if cache:
-        assert len(made.data.items) == 6
+        assert len(made.data) == 6
     else:
         assert [item.record.name for item in made.fetch(0, [2, 3, 4]).items] == ["2.png", "4.png"]
     taken(made, 6)

@@ -20,10 +20,10 @@ from extensions_built_in.stable_diffusion import tiny as stable_diffusion
 from extensions_built_in.stable_diffusion.config import Sdxl
 from toolkit.config.sections.dataset import DatasetSection
 from toolkit.context import Context
-from toolkit.data.cache import RowCache
+from toolkit.data.cache.rows import RowCache
 from toolkit.data.datasets import read_datasets
 from toolkit.data.loader import Position
-from toolkit.data.pixels import item_references
+from toolkit.data.pictures.pixels import item_references
 from toolkit.models.conditions import collate
 from toolkit.training.batch import Batch
 from toolkit.training.feed import Feed
@@ -135,7 +135,7 @@ def test_references_of_two_sizes_are_encoded_once_and_never_share_a_batch(feed: 
     made = feed("kontext", bar=titles, caches=caches, num_repeats=2)
     assert "encoding references: 5" in titles
     plan = made.plan_for(0)
-    sizes = [{made.data.items[i].references.pictures[0].width for i in batch} for batch in plan]
+    sizes = [{made.data[i].references.pictures[0].width for i in batch} for batch in plan]
     assert all(len(each) == 1 for each in sizes) and sorted(map(len, plan)) == [2, 4, 4]
     batches = taken(made, 3)
     (wide, high), *rest = {tuple(batch.cond["reference.0"].shape[2:]) for batch in batches}
@@ -147,14 +147,14 @@ def test_references_of_two_sizes_are_encoded_once_and_never_share_a_batch(feed: 
 
 def test_a_row_is_that_of_its_own_pictures(feed: Make) -> None:
     made = feed("kontext", flip_x=True)
-    for index, item in enumerate(made.data.items):
+    for index, item in enumerate(made.data):
         shape = made.picture_rows.latent_shape(item)
         with made.family.parts.using("vae"), torch.no_grad():
             expected = made.family.encode_condition(item_references(item), shape)
         (row,) = made.fetch(0, [index]).conditions
         assert isinstance(row, dict) and torch.equal(row["reference.0"], expected["reference.0"])
-    keys = {made.picture_rows.condition_key(item) for item in made.data.items}
-    assert len(keys) == len(made.data.items) == 10
+    keys = {made.picture_rows.condition_key(item) for item in made.data}
+    assert len(keys) == len(made.data) == 10
 
 
 def test_changed_references_are_encoded_again(feed: Make, pictures: Path) -> None:
@@ -164,6 +164,16 @@ def test_changed_references_are_encoded_again(feed: Make, pictures: Path) -> Non
     titles = Titles()
     feed("kontext", caches=caches, bar=titles)
     assert titles == ["encoding references: 1"]
+
+
+@pytest.mark.parametrize("kind", ["kontext", "edit"])
+def test_references_are_read_ahead_and_not_for_every_batch(feed: Make, pictures: Path, kind: str) -> None:
+    made = feed(kind, caption_dropout_rate=0.5)
+    expected = taken(made, 3)
+    for path in (pictures / "refs").iterdir():
+        path.unlink()
+    for one, other in zip(taken(made, 3), expected, strict=True):
+        assert all(torch.equal(tensor, same) for tensor, same in zip(one.tensors(), other.tensors(), strict=True))
 
 
 def test_another_way_of_encoding_finds_nothing_in_the_caches(feed: Make) -> None:
@@ -181,13 +191,17 @@ def test_another_way_of_encoding_finds_nothing_in_the_caches(feed: Make) -> None
 def test_channels_follow_random_crops(feed: Make, pictures: Path) -> None:
     # no size of the model has this aspect, so that something is cropped
     noise(pictures / "set" / "0.png", (53, 32), 0)
-    made = feed("control", random_crop=True, square_crop=False)
+    made = feed("control", cache=False, random_crop=True)
     assert made.parts_in_use() == ["vae"]
     (one,), (other,) = made.fetch(0, [0]).conditions, made.fetch(1, [0]).conditions
     assert isinstance(one, list) and isinstance(other, list)
-    assert one[0].size == made.data.items[0].size and one[0].tobytes() != other[0].tobytes()
+    assert one[0].size == made.data[0].size and one[0].tobytes() != other[0].tobytes()
     batch = taken(made, 1)[0]
     assert batch.cond["control"].shape == batch.latents.shape
+    varied = feed("control", random_crop=True, num_variants=2)
+    assert varied.parts_in_use() == []
+    first, second, third = (varied.fetch(epoch, [0]).conditions[0]["control"] for epoch in range(3))
+    assert torch.equal(first, third) and not torch.equal(first, second)
     fixed = feed("control")
     assert fixed.parts_in_use() == []
     assert taken(fixed, 1)[0].cond["control"].shape[1:] == batch.latents.shape[1:]
@@ -196,7 +210,7 @@ def test_channels_follow_random_crops(feed: Make, pictures: Path) -> None:
 def test_a_reference_that_breaks_leaves_its_sample_out(feed: Make, pictures: Path) -> None:
     path = pictures / "refs" / "1.png"
     path.write_bytes(path.read_bytes()[:300])
-    assert [item.record.name for item in feed("kontext").data.items] == ["0.png", "2.png", "3.png", "4.png"]
+    assert [item.record.name for item in feed("kontext").data] == ["0.png", "2.png", "3.png", "4.png"]
     told: list[str] = []
     made = feed("control", random_crop=True, cache=False)
     made.tell = told.append
@@ -212,7 +226,7 @@ def test_a_text_encoder_that_sees_pictures_gets_those_of_the_sample(feed: Make, 
     made = feed("edit", caches=caches, bar=titles, caption_dropout_rate=0.5)
     # a text and the empty text with each picture, and the empty text without any
     assert "encoding captions: 11" in titles
-    rows = [made.text_rows.get(made.text_rows.of(item, "a cat"))["text"] for item in made.data.items]
+    rows = [made.text_rows.get(made.text_rows.of(item, "a cat"))["text"] for item in made.data]
     assert not any(torch.equal(rows[0], row) for row in rows[1:] if row.shape == rows[0].shape)
     batches = taken(made, 4)
     assert {text for batch in batches for text in batch.texts} == {"", "a cat"}
@@ -225,7 +239,7 @@ def test_a_text_encoder_that_sees_pictures_gets_those_of_the_sample(feed: Make, 
 def test_varying_captions_see_pictures_too(feed: Make) -> None:
     made = feed("edit", shuffle_tokens=True)
     batch = taken(made, 1)[0]
-    item = next(item for item in made.data.items if item.text(42, 0) == batch.texts[0])
+    item = next(item for item in made.data if item.text(42, 0) == batch.texts[0])
     with made.family.parts.using(*made.family.needs["encode_prompt"]), torch.no_grad():
         row = made.family.encode_prompt([batch.texts[0]], images=[item_references(item)])[0]["text"]
     assert torch.allclose(batch.cond["text"][0, : len(row)], row, atol=1e-5)
@@ -237,7 +251,7 @@ def test_sizes_come_with_the_samples_and_cost_no_encoding(feed: Make) -> None:
     feed("sdxl", caches=caches, square_crop=True, resolution=32)
     made = feed("sdxl", caches=caches, square_crop=True, flip_x=True, bar=titles)
     (batch, *_) = taken(made, 1)
-    size = made.data.items[0].size
+    size = made.data[0].size
     left = round((48 * size[1] / 32 - size[0]) / 2)
     assert batch.cond["size"].tolist() == [[32, 48, 0, left, size[1], size[0]]] * len(batch)
     assert batch.cond["size"].dtype == torch.float32

@@ -80,6 +80,28 @@ def test_samples_count_by_their_weight():
     torch.testing.assert_close(found, (each * weights).mean())
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 8), (4, 3, 6, 8)])
+def test_places_count_by_the_mask(shape: tuple[int, ...]):
+    batch = batch_of(2, shape)
+    mask = torch.zeros(2, 1, *[1] * (len(shape) - 3), 6, 8)
+    # the whole of the first sample, and of the second one its right half, twice
+    mask[0], mask[1, ..., 4:] = 1, 2
+    error = (batch.noise - batch.latents).square()
+    wanted = (error[0].mean() + error[1, ..., 4:].mean()) / 2
+    torch.testing.assert_close(loss(Constant(), replace(batch, mask=mask), Times("linear")), wanted)
+    whole = replace(batch, mask=torch.ones_like(mask))
+    torch.testing.assert_close(loss(Constant(), whole, Times("linear")), loss(Constant(), batch, Times("linear")))
+
+
+def test_a_mask_does_not_reach_given_frames():
+    shape, given = (4, 3, 6, 8), torch.full((2, 4, 1, 6, 8), 7.0)
+    mask = torch.zeros(2, 1, 1, 6, 8)
+    mask[..., :4] = 2
+    batch = batch_of(2, shape, given=given)
+    found = loss(Constant(), replace(batch, mask=mask), Times("linear"))
+    torch.testing.assert_close(found, (batch.noise - batch.latents)[:, :, 1:, :, :4].square().mean())
+
+
 def test_times_count_by_their_weight():
     batch = batch_of()
     each = sample_means((batch.noise - batch.latents).square())
