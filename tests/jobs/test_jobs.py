@@ -117,7 +117,7 @@ def test_unknown_job_kind_names_the_nearest() -> None:
         get_job(config({"type": "note"}, job="extention"))
 
 
-@pytest.mark.parametrize("kind", ["generate", "extract", "caption", "mod", "merge"])
+@pytest.mark.parametrize("kind", ["generate", "extract", "mod", "merge"])
 def test_kind_without_processes_says_so(kind: str) -> None:
     with pytest.raises(ConfigError, match=f"^job: no process types for job '{kind}' are installed yet"):
         get_job(config({"type": "anything"}, job=kind))

@@ -1,0 +1,45 @@
+"""Florence-2 (Xiao et al., 2023): DaViT sees, BART writes; the prompt is a task in angle brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from toolkit.captioning.captioner import Subject
+from toolkit.captioning.loading import load_model, load_part, on_device, read_config
+from toolkit.captioning.writing import Writing, settle_generation
+from toolkit.config.plugins import WritingCaptioner
+from toolkit.context import Context
+
+
+class FlorenceCaptioner:
+    """A Florence2ForConditionalGeneration."""
+
+    def __init__(self, model: Any, processor: Any, writing: Writing) -> None:
+        self.model, self.processor, self.writing = settle_generation(model), processor, writing
+
+    @classmethod
+    def load(cls, context: Context, section: WritingCaptioner) -> FlorenceCaptioner:
+        """From a folder or the Hub, in the format of transformers."""
+        from transformers import AutoProcessor, Florence2ForConditionalGeneration
+
+        name = section.model_name_or_path
+        if "auto_map" in read_config(section, {"florence2"}):
+            raise ValueError(
+                f"{name} is in the format of its own code, which is not run; take the same model in the format of "
+                "transformers, such as florence-community/Florence-2-base"
+            )
+        processor = load_part(AutoProcessor, section)
+        return cls(load_model(Florence2ForConditionalGeneration, section, context), processor, Writing.of(section))
+
+    def describe(self, subjects: Sequence[Subject], min_words: int = 1) -> list[str]:
+        """One text per picture."""
+        inputs = self.processor(
+            images=[subject.image for subject in subjects],
+            text=[subject.prompt for subject in subjects],
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        ids = self.writing.write(self.model, on_device(inputs, self.model), subjects, min_words)
+        return self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
