@@ -54,15 +54,19 @@ class Job:
         lines = [f"job '{self.name}' ({self.kind})"]
         for index, plugin in enumerate(self.processes):
             lines.append(f"process {index}: {plugin.type}")
+            for first in plugin.preparations():
+                lines.append(f"  before it, {first.type}:")
+                lines += [f"    {line}" for line in first.plan()]
             lines += [f"  {line}" for line in plugin.plan()]
         return lines
 
     def run(self) -> None:
-        """Run the processes in order; when one fails, all that were built hear of it."""
+        """Run the processes in order, each after its preparations; when one fails, all that were built hear of it."""
         for notice in self.notices:
             print(f"note: {notice}")
         try:
             for plugin in self.processes:
+                self.process += [first.build(self) for first in plugin.preparations()]
                 self.process.append(plugin.build(self))
             for process in self.process:
                 process.run()

@@ -1,17 +1,20 @@
 """The keys of the trainer: `type: sd_trainer`, also known as diffusion_trainer and ui_trainer."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import field_validator
+from typing_extensions import Self
 
+from extensions_built_in.sd_trainer.dreambooth import ClassImages, class_images, is_within
 from toolkit.config import checks, preflight
 from toolkit.config.plugins import ModelPlugin, NetworkPlugin, ProcessPlugin, Remarked, chosen
 from toolkit.config.section import idle, planned, works
 from toolkit.config.sections.adapter import AdapterSection
 from toolkit.config.sections.dataset import DatasetSection
+from toolkit.config.sections.dreambooth import DreamBoothSection
 from toolkit.config.sections.extras import DecoratorSection, EmbeddingSection, GuidanceSection, SliderSection
 from toolkit.config.sections.logging import LoggingSection
 from toolkit.config.sections.sample import SampleSection
@@ -39,6 +42,9 @@ class SdTrainer(ProcessPlugin):
     )
     train: TrainSection = works(TrainSection, "The steps, the optimizer, the objective.")
     datasets: list[DatasetSection] = works(..., "Folders of pictures and captions.", min_length=1)
+    dreambooth: DreamBoothSection | None = works(
+        None, "aitk only. A prompt for the pictures, and pictures of the class that keep its meaning."
+    )
     save: SaveSection = works(SaveSection, "When and how results are written.")
     sample: SampleSection = works(SampleSection, "Pictures that are made while training.")
     first_sample: SampleSection | None = works(None, "Replaces `sample` for the pictures before the first step.")
@@ -68,8 +74,12 @@ class SdTrainer(ProcessPlugin):
     def contradictions(self) -> Iterator[Remarked]:
         """Sections that do not fit together."""
         yield from checks.check_datasets(self.datasets)
+        yield from checks.check_consumers(self.datasets, "this trainer")
         yield from checks.check_texts(self.datasets, self.train)
         yield from checks.check_model(self.model, self.network)
+        if self.dreambooth is not None and self.train.unload_text_encoder:
+            text = "trains without captions, but dreambooth is about captions; set cache_text_embeddings instead"
+            yield ("train", "unload_text_encoder"), text
 
     def differences(self) -> Iterator[Remarked]:
         """What ai-toolkit would do otherwise."""
@@ -83,11 +93,21 @@ class SdTrainer(ProcessPlugin):
             yield from checks.compare_sample(
                 "first_sample", self.first_sample, self.train, self.model, self.trigger_word
             )
+        if self.dreambooth is not None:
+            yield from ((("dreambooth", *path), text) for path, text in self.dreambooth.remarks(self.trigger_word))
 
     def preflight(self) -> Iterator[Remarked]:
         """What on this machine keeps it from running."""
-        yield from preflight.check_folders(self.datasets)
+        made = self._class_images()
+        for path, text in preflight.check_folders(self.datasets):
+            # what is made before training need not be there
+            if made is None or not is_within(made, self.datasets, path):
+                yield path, text
+        if made is not None:
+            yield from ((("dreambooth", "class_folder"), text) for _, text in made.preflight())
+        yield from _wrong_augmentations(self.datasets)
         yield from preflight.check_model_paths(self.model)
+        yield from preflight.check_network(self.network)
         yield from preflight.check_validation(self.train)
         yield from preflight.check_results(self.training_folder, self.save, self.network, self.model)
 
@@ -97,22 +117,61 @@ class SdTrainer(ProcessPlugin):
         network = self.network.title if self.network else "all weights"
         batch = f"batch size {train.batch_size}" + (f" x {train.accumulate}" if train.accumulate > 1 else "")
         datasets = [
-            f"data set: {dataset.folder} ({_count(dataset)} pictures at {', '.join(map(str, dataset.resolutions))})"
+            f"data set: {dataset.folder} ({_count(dataset)}at {', '.join(map(str, dataset.resolutions))})"
             for dataset in self.datasets
         ]
         return [
             f"model: {self.model.name_or_path} ({self.model.arch})",
             f"trains: {network}{self._where()}",
             *datasets,
+            *self._prompts(),
             f"steps: {train.steps}, {batch}, {train.optimizer}, lr {train.lr:g} ({train.lr_scheduler})",
             f"results: {Path(self.training_folder) / (self.name or '')}",
         ]
+
+    def completed(self) -> Self:
+        """With the prompts of `dreambooth` in the data sets, and the class pictures as one of them."""
+        if self.dreambooth is None:
+            return self
+        made = self._class_images()
+        folder = made.destination if made is not None else Path()
+        return self.model_copy(update={"datasets": self.dreambooth.data_sets(self.datasets, folder)})
+
+    def preparations(self) -> Iterable[ProcessPlugin]:
+        """The class pictures, where some are wanted."""
+        made = self._class_images()
+        return () if made is None else (made,)
+
+    def _class_images(self) -> ClassImages | None:
+        """The process that makes class pictures, where some are wanted."""
+        if self.dreambooth is None or not self.dreambooth.keeps_class:
+            return None
+        return class_images(self)
+
+    def _prompts(self) -> list[str]:
+        """What DreamBooth does, in words."""
+        section = self.dreambooth
+        if section is None:
+            return []
+        use = {"use": "for pictures without a caption", "prepend": "before every caption", "ignore": "for all pictures"}
+        lines = [f"instance prompt: {section.instance_prompt!r} {use[section.captions]}"]
+        if section.keeps_class:
+            weight = f"weight {section.prior_weight:g}, a batch of them after every other batch"
+            lines.append(f"class prompt: {section.class_prompt!r}, {weight}")
+        return lines if section.instance_prompt else lines[1:]
 
     def _where(self) -> str:
         """Which parts of the model are trained, if it is not the denoiser alone."""
         if not self.train.train_text_encoder:
             return ""
         return ", in the text encoders too" if self.train.train_unet else ", in the text encoders only"
+
+    def facts(self) -> Any:
+        """What is true of the model, from its configuration files: loads torch, but no weight."""
+        from toolkit.context import make_context
+
+        context = make_context("cpu", self.train.dtype, self.training_seed)
+        return self.model.build(context, checkpointing=False, bypass_guidance=False).facts
 
     def build(self, job: Any) -> Any:
         """The process, ready to run."""
@@ -121,5 +180,18 @@ class SdTrainer(ProcessPlugin):
         return SdTrainerProcess(self, job)
 
 
-def _count(dataset: DatasetSection) -> int:
-    return sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings))
+def _count(dataset: DatasetSection) -> str:
+    """How many pictures a folder has; lists and archives are counted when they are read."""
+    if not dataset.folder.is_dir():
+        return ""
+    return f"{sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings))} pictures "
+
+
+def _wrong_augmentations(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
+    """Transforms that albumentations does not know, or not with these arguments."""
+    if not any(dataset.augments or dataset.augmentations for dataset in datasets):
+        return
+    from toolkit.data.pictures.augment import wrong_steps
+
+    for index, dataset in enumerate(datasets):
+        yield from ((("datasets", index, *path), text) for path, text in wrong_steps(dataset))

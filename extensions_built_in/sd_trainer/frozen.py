@@ -13,12 +13,13 @@ from toolkit.networks.group import sibling
 
 if TYPE_CHECKING:
     from extensions_built_in.sd_trainer.config import SdTrainer
+    from extensions_built_in.sd_trainer.dreambooth import ClassImages
 
 
 class Frozen:
     """`model.lora_path`, `assistant_lora_path`, `inference_lora_path`, `accuracy_recovery_adapter` of a config."""
 
-    def __init__(self, config: SdTrainer, family: Family) -> None:
+    def __init__(self, config: SdTrainer | ClassImages, family: Family) -> None:
         """Before the denoiser is loaded."""
         self.model, self.family = config.model, family
         self.denoisers = [trainable for trainable in family.facts.trainables if not trainable.is_text_encoder]

@@ -11,7 +11,7 @@ import torch
 
 from toolkit.config.sections.sample import SampleSection
 from toolkit.context import Context
-from toolkit.data.references import NONE
+from toolkit.data.pictures.references import NONE
 from toolkit.models.conditions import Row
 from toolkit.models.family import Family
 from toolkit.reporting.loggers import Loggers
@@ -123,7 +123,7 @@ class Pictures:
 
         def tell(step: int, paths: list[Path]) -> None:
             loggers.images(step, paths)
-            progress.note(f"{len(paths)} pictures at step {step}: {self.folder.samples_dir}")
+            progress.note(f"{len(paths)} picture{'s' * (len(paths) != 1)} at step {step}: {self.folder.samples_dir}")
 
         return SamplePictures(
             self.family,

@@ -84,6 +84,8 @@ def last_lines(
         seconds=seconds,
         base_model=family.parts.source.location,
         pipeline=family.pipeline if is_plain and loads_loras(family.pipeline) else None,
+        # without it, parts come in the precision of their files, which may differ from part to part
+        dtype=str(DTYPES[config.train.dtype]).removeprefix("torch."),
         trigger=config.trigger_word,
         samples_dir=folder.samples_dir if sample else None,
         contact_sheet=sample.sheet if sample else None,

@@ -14,6 +14,7 @@ from toolkit.models.family import Facts, Family, Trainable
 from toolkit.networks.full import FullWeights
 from toolkit.networks.group import NetworkGroup, build_group
 from toolkit.networks.keys.codec import Codec
+from toolkit.networks.keys.summary import count_text_layers
 from toolkit.networks.network import Network
 from toolkit.training.ema import Ema
 from toolkit.training.state import TrainState
@@ -42,7 +43,7 @@ def build_state(config: SdTrainer, family: Family, context: Context, trained: tu
     print(*network.describe(), sep="\n", flush=True)
     if config.network is not None and config.network.pretrained_lora_path:
         path = Path(config.network.pretrained_lora_path).expanduser()
-        print(f"starts from {path}", *network.read(path, exact=False), sep="\n", flush=True)
+        print(f"starts from {path}", *network.read(path, exact=False), *_left_out(network, path), sep="\n", flush=True)
     ema = options.ema_config
     return TrainState(
         network,
@@ -50,6 +51,14 @@ def build_state(config: SdTrainer, family: Family, context: Context, trained: tu
         ema=Ema(list(network.params.values()), ema.ema_decay) if ema.use_ema else None,
         scaler=torch.amp.GradScaler(context.device.type) if context.dtype == torch.float16 else None,
     )
+
+
+def _left_out(network: NetworkGroup, path: Path) -> list[str]:
+    """What is said of a file's text encoders, where none is trained; the files of experts have none."""
+    count = count_text_layers(path) if path.is_file() else 0
+    if not count or any(trainable.is_text_encoder for trainable, _ in network.members):
+        return []
+    return [f"{path}: {count} layers of text encoders are left out; train.train_text_encoder would train them"]
 
 
 def _place(config: SdTrainer, family: Family, trainable: Trainable) -> tuple[Module, Trainable, Codec]:

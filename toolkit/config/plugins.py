@@ -4,18 +4,23 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from typing_extensions import Self
+
 from toolkit.config.choice import chosen, load_plugin
 from toolkit.config.section import Remarked, Section, works
+from toolkit.config.sections.captioner import CaptionerPlugin, WritingCaptioner
 from toolkit.config.sections.model import ModelPlugin
 from toolkit.config.sections.network import NetworkPlugin
 
 __all__ = [
     "JOB_KINDS",
+    "CaptionerPlugin",
     "ModelPlugin",
     "NetworkPlugin",
     "OptimizerPlugin",
     "ProcessPlugin",
     "Remarked",
+    "WritingCaptioner",
     "chosen",
     "load_plugin",
 ]
@@ -46,6 +51,14 @@ class ProcessPlugin(Section):
     def plan(self) -> list[str]:
         """What would be done, a few lines for `aitk check` and `aitk run --dry-run`."""
         return []
+
+    def completed(self) -> Self:
+        """The process with what its keys imply spelled out; done once, when a config has been read."""
+        return self
+
+    def preparations(self) -> "Iterable[ProcessPlugin]":
+        """Processes that the job runs before this one, such as one that makes pictures to train on."""
+        return ()
 
     @abstractmethod
     def build(self, job: Any) -> Any:

@@ -46,6 +46,7 @@ def read_process(document: Document, index: int, job: Any, allow_unknown: bool) 
         _notice_idle(document, base, plugin)
         for path, message in process.differences():
             document.notice((*base, *path), message)
+        process = process.completed()
     return process
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.config.document import Document
 from toolkit.config.errors import KeyPath
+from toolkit.config.script_spellings import SCRIPT_SPELLINGS
 from toolkit.config.section import Section
 from toolkit.config.spelling import (
     Spelling,
@@ -216,6 +217,7 @@ SPELLINGS: tuple[Spelling, ...] = (
     changed("save.save_every", lambda value: value is None or value is False or value == 0, lambda value: 0,
             "saved only at the end"),
     changed("logging.log_every", lambda value: value is None or value == 0, lambda value: 1, "logged every step"),
+    *SCRIPT_SPELLINGS,
 )  # fmt: skip
 
 MEANT = {

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from toolkit.config.choice import load_plugin
+import re
 
+from toolkit.config.choice import load_plugin
+from toolkit.registry import ROOT
+
+# for families that have no example of their own, and for the one that most people begin with
 TEXT = """\
 # Trains a LoRA on a folder of pictures. Check it with `aitk check`, run it with `aitk run`.
 # All keys: `aitk schema`. ${{NAME}} is taken from the environment, [name] is the name below.
@@ -56,4 +60,9 @@ config:
 def starter(arch: str, name: str = "my_first_lora") -> str:
     """The text for a model family; ValueError if there is no such family."""
     plugin = load_plugin("models", arch)
+    example = ROOT / "config" / "examples" / f"train_lora_{arch}.yaml"
+    if arch != "flux" and example.is_file():
+        # it has what this family needs: frames of a video, reference pictures, its own sampling
+        text = example.read_text(encoding="utf-8").replace(f"config/examples/{example.name}", f"{name}.yaml")
+        return re.sub(r"^  name: .+$", f"  name: {name}", text, count=1, flags=re.MULTILINE)
     return TEXT.format(arch=arch, name=name, model=plugin.example)

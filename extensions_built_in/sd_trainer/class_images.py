@@ -1,0 +1,189 @@
+"""The class pictures of DreamBooth: what a folder lacks is made with the base model, one batch after another.
+
+A picture follows from its number and the settings, and its name says both. So a run that was stopped, or killed, goes
+on with exactly the pictures that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from extensions_built_in.sd_trainer.frozen import Frozen
+from jobs import Stopped
+from toolkit.atomic import atomic_path, remove_leftovers
+from toolkit.config.preflight import pictures
+from toolkit.context import Context, make_context
+from toolkit.data.cache.folder import cache_root
+from toolkit.data.cache.rows import RowCache
+from toolkit.data.pictures.image import BrokenImage, read_size
+from toolkit.data.rng import seed_for
+from toolkit.models.family import Family
+from toolkit.reporting.failures import explained
+from toolkit.reporting.progress import bar
+from toolkit.sampling.picture_files import a1111_text
+from toolkit.sampling.prompts import SamplePrompt, fit_size
+from toolkit.sampling.render import decode, render
+from toolkit.sampling.request import Request, make_request, needs_negative
+from toolkit.training.stop import StopFlag, say_at_once
+from toolkit.training.text_rows import Prompt, TextRows
+
+if TYPE_CHECKING:
+    from extensions_built_in.sd_trainer.dreambooth import ClassImages
+
+_NAME = re.compile(r"class_(?P<digest>[0-9a-f]{16})_\d{5}\.png")
+
+
+class ClassImagesProcess:
+    """Fills a folder with pictures of one prompt."""
+
+    def __init__(self, config: ClassImages) -> None:
+        self.config, self.folder, self.digest = config, config.destination, config.digest
+
+    def run(self) -> None:
+        """Make what is missing; raises `Stopped` after a clean stop by the user."""
+        remove_leftovers(self.folder)
+        missing = self.missing()
+        if not missing:
+            print(f"class pictures: all {self.config.num_images} are in {self.folder}", flush=True)
+            return
+        print(f"class pictures: {len(missing)} of {self.config.num_images} are to be made in {self.folder}", flush=True)
+        cache = cache_root(Path(self.config.training_folder).expanduser() / "run", os.environ)
+        context = replace(make_context(self.config.device, self.config.dtype, self.config.seed), cache=cache)
+        with ExitStack() as stack:
+            stack.enter_context(explained(self._circumstances()))
+            stop = stack.enter_context(StopFlag(_tell_stop))
+            family = self.config.model.build(context, checkpointing=False, bypass_guidance=False)
+            if family.facts.needs_references:
+                raise ValueError("dreambooth: this model makes pictures from reference pictures, so it cannot make "
+                                 "class pictures; put your own into class_folder, or remove class_prompt")  # fmt: skip
+            self._make(missing, family, context, stack, stop)
+
+    def on_error(self, error: BaseException) -> None:
+        """Nothing is held outside `run`."""
+
+    # -- what is there --------------------------------------------------------------------------------------------
+
+    def missing(self) -> list[int]:
+        """Numbers of the pictures to make. Pictures of other origin count, broken ones do not."""
+        own, others, foreign = set(), 0, 0
+        for path in pictures(self.folder):
+            match = _NAME.fullmatch(path.name)
+            if match and match["digest"] == self.digest:
+                own.add(path.name)
+            elif _has_size(path):
+                others += 1
+                foreign += match is not None
+        if foreign:
+            print(f"class pictures: {foreign} in {self.folder} were made with other settings; they count as yours")
+        wanted = range(max(0, self.config.num_images - others))
+        return [number for number in wanted if self.name(number) not in own or not _is_whole(self.path(number))]
+
+    def name(self, number: int) -> str:
+        """The file of a picture."""
+        return f"class_{self.digest}_{number:05d}.png"
+
+    def path(self, number: int) -> Path:
+        """The place of that file."""
+        return self.folder / self.name(number)
+
+    # -- making the rest ------------------------------------------------------------------------------------------
+
+    def _make(self, missing: Sequence[int], family: Family, context: Context, stack: ExitStack, stop: StopFlag) -> None:
+        frozen = Frozen(self.config, family)
+        requests = self._requests(missing, family, context)
+        # with the decoder, so that it is not loaded anew for every batch
+        stack.enter_context(family.parts.using(*family.needs["predict"], *family.needs["decode"]))
+        frozen.attach()
+        stack.enter_context(frozen.sampling())
+        size = self.config.batch_size
+        with bar("making class pictures", len(missing)) as advance:
+            for start in range(0, len(missing), size):
+                if stop.requested:
+                    text = f"{start} of {len(missing)} class pictures are made in {self.folder}"
+                    raise Stopped(f"{text}; the same command makes the rest")
+                self._make_batch(missing[start : start + size], requests[start : start + size], family, context)
+                advance(len(missing[start : start + size]))
+
+    @torch.no_grad()
+    def _make_batch(
+        self, numbers: Sequence[int], requests: Sequence[Request], family: Family, context: Context
+    ) -> None:
+        latents = render(family, context, requests, self.config.sampler)
+        for number, request, frames in zip(numbers, requests, decode(family, latents), strict=True):
+            _write(frames[0], self.path(number), request.prompt)
+
+    def _requests(self, numbers: Sequence[int], family: Family, context: Context) -> list[Request]:
+        """What to make, with the prompt encoded."""
+        facts, config = family.facts, self.config
+        width, height = fit_size(config.resolution, config.resolution, min(facts.multiple, facts.stride * 2))
+        prompts = [
+            SamplePrompt(
+                config.prompt,
+                config.neg,
+                width,
+                height,
+                seed=seed_for(config.seed, 0, str(number), "class picture"),
+                steps=config.sample_steps,
+                guidance=config.guidance_scale,
+                guidance_rescale=config.guidance_rescale,
+            )
+            for number in numbers
+        ]
+        text = Prompt(config.prompt)
+        negative = Prompt(config.neg, negative=True) if needs_negative(prompts[0], facts) else None
+        rows = TextRows(family, context, RowCache())
+        rows.encode([text, *([negative] if negative else [])], bar)
+        no = rows.get(negative) if negative else None
+        return [make_request(prompt, facts, rows.get(text), no, {}) for prompt in prompts]
+
+    def _circumstances(self) -> dict[str, object]:
+        """What decides which advice fits a failure."""
+        return {
+            "resolution": self.config.resolution,
+            "quantize": self.config.model.quantize,
+            "folder": str(self.folder),
+            "model": self.config.model.name_or_path,
+        }
+
+
+def _has_size(path: Path) -> bool:
+    """Whether a picture can be used, as far as its header tells."""
+    try:
+        read_size(path)
+    except BrokenImage:
+        return False
+    return True
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the checksums of a PNG are right, from the first chunk to the last."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _write(picture: Image.Image, path: Path, prompt: SamplePrompt) -> None:
+    """Write a PNG that says what it was made with, in the words that viewers and `read_metadata` know."""
+    facts, info = asdict(prompt), PngInfo()
+    info.add_text("parameters", a1111_text(facts))
+    info.add_text("aitk", json.dumps(facts))
+    with atomic_path(path) as temporary:
+        picture.save(temporary, "PNG", pnginfo=info)
+
+
+def _tell_stop(_: str) -> None:
+    say_at_once("stopping after these class pictures (ctrl+c again leaves at once)")
