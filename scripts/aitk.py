@@ -14,6 +14,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE / "aitk_app" if (HERE / "aitk_app").is_dir() else HERE.parent
 API = {
+    "Dataset": "toolkit.notebook.dataset",
     "run_job": "jobs",
     "get_job": "jobs",
     "Job": "jobs",
