@@ -60,6 +60,6 @@ def test_a_file_of_another_model_is_named(training: Any, tmp_path: Path, capsys:
     file = tmp_path / "other.safetensors"
     save_file({f"unet.conv.lora_{end}.weight": torch.zeros(2, 2) for end in "AB"}, file)
     for key in ("lora_path", "assistant_lora_path"):
-        assert training(model={key: str(file)}).from_command_line() == 1
+        assert training(model={key: str(file)}).from_command_line() == 2
         message = capsys.readouterr().err
         assert f"model.{key}: " in message and "unet.conv.lora_A.weight" in message

@@ -15,7 +15,10 @@ COMMANDS = {
     "init": "Write a commented starter config.",
     "schema": "Print the JSON Schema of a config, for editors.",
     "ls": "List what a config can name, and which extension brings it.",
+    "caption": "Write captions for the pictures of a folder.",
     "lora": "Look into a LoRA file, or convert it for another program.",
+    "dataset": "Look into a data set before training on it, and change its captions.",
+    "cache": "Show, check, clear out or fill the caches.",
     "doctor": "Show versions and devices, and say what is missing.",
 }
 

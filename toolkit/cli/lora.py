@@ -33,6 +33,8 @@ def inspect(
     except (OSError, ValueError) as error:
         fail(error)
     print(json.dumps(summary, indent=2) if as_json else format_summary(summary))
+    if not summary["layers"]:
+        fail(ValueError(f"{file}: no layer of a network is in it; is it a whole model?"))
 
 
 @lora.command()
@@ -40,7 +42,8 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A .safetensors file.", show_default=False)],
     to: Annotated[str, typer.Option("--to", help=f"Key format: {', '.join(FORMATS)}.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The new file; default: NAME_FORMAT.safetensors beside it.")
+        Path | None,
+        typer.Option("--out", "-o", help="The new file, or its folder; default: NAME_FORMAT.safetensors beside it."),
     ] = None,
     arch: Annotated[
         str | None, typer.Option("--arch", help="Model family, if the file does not tell; `aitk ls archs` lists them.")
@@ -52,6 +55,8 @@ def convert(
         if to not in FORMATS:
             raise ValueError(f"--to: there is no key format '{to}'; known: {', '.join(FORMATS)}")
         target = out or file.with_name(f"{file.stem}_{to}.safetensors")
+        if target.is_dir():
+            target = target / f"{file.stem}_{to}.safetensors"
         if target.exists() and not force:
             raise ValueError(f"{target} exists and was not changed; name another file with -o, or add --force")
         names = find_names(file, arch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from contextlib import ExitStack
@@ -14,10 +15,12 @@ import typer
 from jobs import Job, Stopped, get_job
 from toolkit.cli.log_file import LogFile
 from toolkit.config import ConfigError
+from toolkit.config.errors import Problem
 from toolkit.config.preflight import preflight
 from toolkit.reporting.failures import RunFailed, explain
 
 DONE, FAILED, BAD_CONFIG, STOPPED = 0, 1, 2, 130
+NAMED_KEY = re.compile(r"([a-z]\w*(?:\.\w+)*): (.+)", re.DOTALL)
 
 
 def run(
@@ -65,6 +68,7 @@ def read_jobs(configs: list[str], name: str | None, overrides: list[str], allow_
 def run_jobs(jobs: list[Job], recover: bool, log_file: LogFile | None) -> int:
     """Run in order, report each failure in one sentence; the exit code."""
     num_completed = num_failed = 0
+    codes: set[int] = set()
     for job in jobs:
         try:
             job.run()
@@ -78,12 +82,14 @@ def run_jobs(jobs: list[Job], recover: bool, log_file: LogFile | None) -> int:
         # The top of the program: whatever a process raises ends its job, and only its job.
         except Exception as error:
             num_failed += 1
-            _report(job, error, log_file)
+            problem = blame(job, error)
+            codes.add(BAD_CONFIG if problem else FAILED)
+            _report(job, error, problem, log_file)
             if not recover:
                 break
     if len(jobs) > 1:
         _print_banner(num_completed, num_failed, len(jobs) - num_completed - num_failed)
-    return FAILED if num_failed else DONE
+    return min(codes, default=DONE)
 
 
 def describe(error: BaseException) -> str:
@@ -96,9 +102,22 @@ def describe(error: BaseException) -> str:
     return text if is_told else f"{type(error).__name__}: {text}"
 
 
-def _report(job: Job, error: Exception, log_file: LogFile | None) -> None:
+def blame(job: Job, error: BaseException) -> Problem | None:
+    """The key of the config that an error names first: some mistakes show only when the model is known."""
+    named = NAMED_KEY.match(str(error)) if isinstance(error, ValueError) else None
+    if named is None:
+        return None
+    keys = tuple(int(key) if key.isdigit() else key for key in named[1].split("."))
+    for index in range(len(job.processes)):
+        path = ("config", "process", index, *keys)
+        if job.document.get(path[:4]) is not None:
+            return job.document.problem(path, " ".join(named[2].split()))
+    return None
+
+
+def _report(job: Job, error: Exception, problem: Problem | None, log_file: LogFile | None) -> None:
     trace = "".join(traceback.format_exception(error))
-    print(f"job '{job.name}' failed: {describe(error)}", file=sys.stderr)
+    print(f"job '{job.name}' failed: {problem or describe(error)}", file=sys.stderr)
     if os.environ.get("AITK_DEBUG", "0") not in {"", "0"}:
         print(trace, end="", file=sys.stderr)
     elif log_file is not None:

@@ -13,6 +13,7 @@ def summary(
     seconds: float,
     base_model: str,
     pipeline: str | None = None,
+    dtype: str = "bfloat16",
     trigger: str | None = None,
     samples_dir: Path | None = None,
     contact_sheet: Path | None = None,
@@ -23,7 +24,8 @@ def summary(
 ) -> list[str]:
     """Return the lines; how to use the files is said of a LoRA that `pipeline`, a class of diffusers, loads.
 
-    `for_second` are those of the weights that belong to the second transformer of a model with two.
+    `dtype` is the precision to load the base model in, as torch calls it. `for_second` are those of the weights that
+    belong to the second transformer of a model with two.
     """
     lines = [f"Done: {step} steps in {format_duration(seconds)}.", *(f"Weights: {path}" for path in weights)]
     if contact_sheet is not None:
@@ -36,7 +38,7 @@ def summary(
         *lines,
         "",
         "Use it in Python:",
-        *_python(weights, base_model, pipeline, trigger, is_video, takes_picture, for_second),
+        *_python(weights, base_model, pipeline, dtype, trigger, is_video, takes_picture, for_second),
         "",
         f"Use it in ComfyUI: copy {' and '.join(path.name for path in weights)} to ComfyUI/models/loras/ "
         "and choose it in a LoRA loader.",
@@ -57,6 +59,7 @@ def _python(
     weights: Sequence[Path],
     base_model: str,
     pipeline: str,
+    dtype: str,
     trigger: str | None,
     is_video: bool,
     takes_picture: bool,
@@ -68,9 +71,10 @@ def _python(
     made = f'export_to_video(pipe({asked}).frames[0], "video.mp4", fps=16)'
     functions = [*(["export_to_video"] if is_video else []), *(["load_image"] if takes_picture else [])]
     lines = [
+        "import torch",
         f"from diffusers import {pipeline}",
         *([f"from diffusers.utils import {', '.join(functions)}"] if functions else []),
-        f'pipe = {pipeline}.from_pretrained("{base_model}")',
+        f'pipe = {pipeline}.from_pretrained("{base_model}", dtype=torch.{dtype})',
         *(_load(path, path in for_second) for path in weights),
         made if is_video else f'pipe({asked}).images[0].save("picture.png")',
     ]

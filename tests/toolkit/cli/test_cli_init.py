@@ -37,3 +37,17 @@ def test_init_names_a_misspelled_family(capsys: pytest.CaptureFixture[str]) -> N
 def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["required"] == ["job", "config"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "key"), [("wan21", "num_frames"), ("flux_kontext", "control_path"), ("sdxl", "linear")]
+)
+def test_init_writes_what_the_family_needs(arch: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["init", "mine.yaml", "--arch", arch]) == 0
+    text = Path("mine.yaml").read_text(encoding="utf-8")
+    assert f"{key}:" in text and f"arch: {arch}" in text and "\n  name: mine\n" in text
+    assert "config/examples" not in text
+    assert run_command_line(["check", "mine.yaml"]) == 2
+    # what is wrong are the folders alone
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all("there is no folder /path/to/" in line for line in lines)

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from toolkit.cli.app import run_command_line
+from toolkit.networks.keys.summary import count_text_layers
 
 ROOT = Path(__file__).resolve().parents[3]
 DOUBLE = "transformer.transformer_blocks.{}.attn.{}"
@@ -173,3 +174,22 @@ def test_both_commands_explain_themselves(command: str, option: str, capsys: pyt
     assert f"\n  {command} " in capsys.readouterr().out
     assert aitk("lora", command, "--help") == 0
     assert option in capsys.readouterr().out
+
+
+def test_a_file_without_a_network_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"decoder.conv.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    assert aitk("lora", "inspect", tmp_path / "model.safetensors") == 2
+    assert "no layer of a network is in it" in capsys.readouterr().err
+
+
+def test_convert_writes_into_a_folder(flux_lora: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert aitk("lora", "convert", flux_lora, "--to", "kohya", "--arch", "flux", "-o", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "mine_kohya.safetensors").is_file()
+
+
+def test_layers_of_text_encoders_are_counted(tmp_path: Path) -> None:
+    names = ("lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_attentions_0_proj_in")
+    tensors = {f"{name}.lora_{half}.weight": torch.zeros(2, 2) for name in names for half in ("down", "up")}
+    save_file(tensors, tmp_path / "both.safetensors")
+    assert count_text_layers(tmp_path / "both.safetensors") == 1

@@ -38,6 +38,8 @@ class ActProcess(BaseExtensionProcess):
         Path(f"{self.job.name}.started").touch()
         if do == "fail":
             raise RuntimeError("the\\nsky fell")
+        if do == "blame":
+            raise ValueError("do.what: this model cannot do that")
         if do == "crash":
             {}["key"]
         if do == "stop":
@@ -103,6 +105,12 @@ def test_failure_is_one_sentence_and_ends_with_1(here: Path, do: str, sentence: 
     assert result.returncode == 1
     assert result.stderr.splitlines() == [sentence, "(AITK_DEBUG=1 shows where)"]
     assert (here / "a.heard").exists()
+
+
+def test_a_value_that_does_not_fit_the_model_is_told_with_its_line_and_ends_with_2(here: Path) -> None:
+    result = run(here, write_job(here, "a", "blame"))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[0] == "job 'a' failed: a.yaml:6: do.what: this model cannot do that"
 
 
 def test_debug_shows_the_traceback(here: Path) -> None:

@@ -200,3 +200,11 @@ def test_identity_follows_the_configuration(tiny_flux: Path, tmp_path: Path):
     config = copy / "vae" / "config.json"
     config.write_text(config.read_text().replace('"scaling_factor": 0.5', '"scaling_factor": 0.25'))
     assert Source(str(copy)).identity("vae") != Source(str(tiny_flux)).identity("vae")
+
+
+def test_a_model_of_another_kind_is_told(tiny_flux: Path, tmp_path: Path):
+    index = json.loads((tiny_flux / "model_index.json").read_text())
+    del index["transformer"]
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusionXLPipeline"}))
+    with pytest.raises(ValueError, match=r"is a StableDiffusionXLPipeline without transformer; is model\.arch right"):
+        Source(str(tmp_path)).config("transformer")

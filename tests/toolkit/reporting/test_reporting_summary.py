@@ -37,7 +37,7 @@ def test_summary_says_where_and_how() -> None:
     ]
     assert {"from_pretrained", "load_lora_weights", "save"} <= set(calls)
     assert 'load_lora_weights("output/my lora", weight_name="my_lora.safetensors")' in snippet
-    assert "sks" in snippet
+    assert "sks" in snippet and "dtype=torch.bfloat16)" in snippet
 
 
 def test_summary_of_a_whole_model_tells_nothing_about_loras() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from toolkit.networks.keys.guess import Candidate, guess_family, key_format, stems_of
-from toolkit.networks.keys.names import DENOISER
+from toolkit.networks.keys.names import DENOISER, NOT_DENOISER
 from toolkit.networks.keys.suffixes import ADAPTER_CONFIG, ALPHA, DOWN, network_type, split_key
 
 MAX_HEADER = 100_000_000
@@ -58,7 +58,7 @@ def read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, s
     try:
         (size,) = struct.unpack("<Q", file.read(8))
         if size > MAX_HEADER:
-            raise ValueError(f"a header of {size:,} bytes")
+            raise ValueError("it does not begin with a safetensors header")
         entries = json.loads(file.read(size))
         header = entries.pop("__metadata__", None) or {}
         if not all(isinstance(entry["shape"], list) for entry in entries.values()):
@@ -66,6 +66,13 @@ def read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, s
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     return entries, header, 8 + size
+
+
+def count_text_layers(path: Path) -> int:
+    """How many layers of text encoders a file has."""
+    with path.open("rb") as file:
+        tensors, _, _ = read_header(file, path)
+    return sum(1 for stem in stems_of(list(tensors)) if NOT_DENOISER.match(stem))
 
 
 def count_blocks(stems: Iterable[str]) -> dict[str, dict[str, int]]:
