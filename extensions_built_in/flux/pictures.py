@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from toolkit.data.image import fit, to_pixels
+from toolkit.data.pictures.image import fit, to_pixels
 from toolkit.models.conditions import Row
 
 Encode = Callable[[Tensor], Tensor]
