@@ -1,15 +1,13 @@
 """The keys of the captioners that come with aitk, and of the processes that run any captioner."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import field_validator
-
 from toolkit.config.plugins import CaptionerPlugin, ProcessPlugin, Remarked, WritingCaptioner, chosen
 from toolkit.config.preflight import HUB_NAME
 from toolkit.config.section import idle, works
+from toolkit.config.sections.values import Device
 
 FLORENCE_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<OCR>")
 DESCRIBE = (
@@ -131,16 +129,9 @@ class WriteCaptions(ProcessPlugin):
     jobs: ClassVar[tuple[str, ...]] = ("extension", "caption")
 
     training_folder: str = works("output", "The log goes to `<training_folder>/<name>`.", min_length=1)
-    device: str = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
+    device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
     caption: Annotated[CaptionerPlugin, chosen("captioners", by="type")] = works(..., "Which captioner, on what.")
     sqlite_db_path: str | None = idle(None, "there is no database; runs are files", ui="./aitk_db.db")
-
-    @field_validator("device")
-    @classmethod
-    def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-            raise ValueError(f"must be auto, cpu, mps, cuda or cuda:N, not '{value}'")
-        return value
 
     def preflight(self) -> Iterator[Remarked]:
         """Pictures or a model that are not there."""

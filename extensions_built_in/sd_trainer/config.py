@@ -1,11 +1,9 @@
 """The keys of the trainer: `type: sd_trainer`, also known as diffusion_trainer and ui_trainer."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import field_validator
 from typing_extensions import Self
 
 from extensions_built_in.sd_trainer.dreambooth import ClassImages, class_images, is_within
@@ -20,6 +18,7 @@ from toolkit.config.sections.logging import LoggingSection
 from toolkit.config.sections.sample import SampleSection
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
+from toolkit.config.sections.values import Device
 
 
 class SdTrainer(ProcessPlugin):
@@ -33,7 +32,7 @@ class SdTrainer(ProcessPlugin):
     }
 
     training_folder: str = works(..., "Results go to `<training_folder>/<name>`.", min_length=1)
-    device: str = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
+    device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
     training_seed: int = works(42, "Seed of everything random in the run.", ge=0)
     trigger_word: str | None = works(None, "Word that stands for the concept; `[trigger]` in captions and prompts.")
     model: Annotated[ModelPlugin, chosen("models", by="arch")] = works(..., "What is trained or adapted.")
@@ -63,13 +62,6 @@ class SdTrainer(ProcessPlugin):
     do_lorm: bool = planned(False, "Replace the model by low-rank layers.")
     lorm_extract_mode: str = planned("ratio", "How the rank of those is found.")
     lorm_extract_mode_param: float = planned(0.25, "Parameter of that.")
-
-    @field_validator("device")
-    @classmethod
-    def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-            raise ValueError(f"must be auto, cpu, mps, cuda or cuda:N, not '{value}'")
-        return value
 
     def contradictions(self) -> Iterator[Remarked]:
         """Sections that do not fit together."""

@@ -14,7 +14,7 @@ from toolkit.config.plugins import ModelPlugin, ProcessPlugin, Remarked, chosen
 from toolkit.config.section import works
 from toolkit.config.sections.dataset import DatasetSection
 from toolkit.config.sections.sample import Sampler
-from toolkit.config.sections.values import Dtype
+from toolkit.config.sections.values import Device, Dtype
 
 if TYPE_CHECKING:
     from extensions_built_in.sd_trainer.config import SdTrainer
@@ -45,7 +45,7 @@ class ClassImages(ProcessPlugin):
     jobs: ClassVar[tuple[str, ...]] = ("extension", "train")
 
     training_folder: str = works("output", "The default `folder` is in the cache beside this one.", min_length=1)
-    device: str = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
+    device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
     model: Annotated[ModelPlugin, chosen("models", by="arch")] = works(..., "What makes the pictures.")
     dtype: Dtype = works("bf16", "Precision of the computation.")
     prompt: str = works(..., "What the pictures show.", min_length=1)

@@ -38,18 +38,16 @@ class CachedDataset:
     def __init__(self, section: DatasetSection, family: Family, context: Context, root: Path) -> None:
         """Encode what the cache in `root` lacks. Raises ValueError if the data set does not fit the model."""
         self.section, self.family, self.context, self.root = section, family, context, root
-        self.items: Items = self._read(1)
-        feed = self._feed(self.items)
-        self.problems = [*self.items.problems, *feed.encode((), (), bar)]
-        self.items = feed.data
+        self.problems: list[str] = []
+        self._feeds: dict[int, Feed] = {}
+        self.items: Items = self._feed(1).data
 
     def __len__(self) -> int:
         return len(self.items)
 
     def dataloader(self, batch_size: int, epoch: int = 0, num_workers: int = 2) -> Iterator[Batch]:
         """The batches of one epoch: `latents` [B, C, (f,) h, w], `cond`, `noise`, `u`, on the device as float32."""
-        feed = self._feed(self._read(batch_size))
-        feed.encode((), (), bar)
+        feed = self._feed(batch_size)
         with ExitStack() as stack:
             batches = feed.batches(stack, Position(epoch, 0), num_workers, 2)
             yield from (batch for _, batch in islice(batches, len(feed.plan_for(epoch))))
@@ -66,7 +64,14 @@ class CachedDataset:
             cache=self.root,
         )
 
-    def _feed(self, data: Items) -> Feed:
-        images, texts = RowCache(self.root / "latents"), RowCache(self.root / "text")
-        conditions = RowCache(self.root / "conditions")
-        return Feed(self.family, self.context, data, images, texts, keep_texts=True, conditions=conditions)
+    def _feed(self, batch_size: int) -> Feed:
+        """The samples in batches of this size, all encoded; read once, however many epochs are asked for."""
+        if batch_size not in self._feeds:
+            data = self._read(batch_size)
+            images, texts = RowCache(self.root / "latents"), RowCache(self.root / "text")
+            conditions = RowCache(self.root / "conditions")
+            feed = Feed(self.family, self.context, data, images, texts, keep_texts=True, conditions=conditions)
+            said = [*data.problems, *feed.encode((), (), bar)]
+            self.problems += [line for line in said if line not in self.problems]
+            self._feeds[batch_size] = feed
+        return self._feeds[batch_size]

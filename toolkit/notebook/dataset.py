@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -15,6 +15,7 @@ from toolkit.data.cache.folder import cache_root
 from toolkit.data.datasets import read_datasets
 from toolkit.data.item import Item
 from toolkit.data.items import Items
+from toolkit.data.lazy import Lazy
 from toolkit.data.pictures.image import BrokenImage
 from toolkit.data.pictures.pixels import item_pixels
 from toolkit.notebook.grid import draw_grid
@@ -37,7 +38,7 @@ class Sample(NamedTuple):
     caption: str
 
 
-class Dataset(Sequence[Sample]):
+class Dataset(Lazy[Sample]):
     """One data set, read by the code that training uses.
 
     `keys` are those of `datasets[]` in a config. `divisor`: sizes are multiples of it; a model decides it in training
@@ -78,14 +79,9 @@ class Dataset(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.items)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self._sample(item) for item in self.items[index]]
-        return self._sample(self.items[index])
+    def at(self, place: int) -> Sample:
+        """The sample at a place; BrokenImage if its pixels cannot be read."""
+        return self._sample(self.items[place])
 
     def __iter__(self) -> Iterator[Sample]:
         """All samples but those whose pixels are broken, which are named in `problems`."""

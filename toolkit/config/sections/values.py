@@ -1,8 +1,9 @@
 """Kinds of values that several sections share."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 DTYPES = {
     "bf16": "bf16",
@@ -26,3 +27,13 @@ Dtype = Annotated[
     WithJsonSchema({"enum": list(DTYPES), "type": "string"}),
 ]
 """A precision, by any of its names; bf16, fp16 or fp32 after validation."""
+
+
+def _check_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError(f"must be auto, cpu, mps, cuda or cuda:N, not '{value}'")
+    return value
+
+
+Device = Annotated[str, AfterValidator(_check_device)]
+"""Where a process computes."""
