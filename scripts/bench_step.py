@@ -19,9 +19,9 @@ sys.modules["datasets"] = None  # type: ignore[assignment]
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,16 +29,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extensions_built_in.sd_trainer.process import SdTrainerProcess
-from jobs import Stopped, get_job
-from toolkit.data.loader import Position
+from extensions_built_in.sd_trainer.config import SdTrainer
+from extensions_built_in.sd_trainer.process import losses
+from jobs import Job, get_job
 from toolkit.models.latents import pack
+from toolkit.reporting.progress import bar
+from toolkit.trainer.data import make_feed, make_workers, read_data
+from toolkit.trainer.saving import save_hook
+from toolkit.trainer.session import open_session
 from toolkit.training.batch import Batch
 from toolkit.training.feed import Feed
-from toolkit.training.loop import Hook
+from toolkit.training.hooks import LogLoss
+from toolkit.training.losses import LossReader
 from toolkit.training.path import Path as NoisePath
 from toolkit.training.state import TrainState
 from toolkit.training.stop import StopFlag
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds on the clock, and of all CPU cores together."""
+
+    clock: float
+    cpu: float
+
+
+def timed(work: Callable[[], None]) -> Duration:
+    """How long `work` takes, on the device too."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Duration(time.perf_counter() - clock, time.process_time() - cpu)
 
 
 class StopAfter:
@@ -52,33 +74,31 @@ class StopAfter:
         self.flag.requested = self.done % self.count == 0
 
 
-class Bench(SdTrainerProcess):
-    """The trainer, whose loop takes turns with a bare one."""
-
-    rounds, steps_per_round = 1, 1
-
-    def _loop(
-        self,
-        feed: Feed,
-        batches: Iterator[tuple[Position, Batch]],
-        state: TrainState,
-        hooks: list[Hook],
-        stop: StopFlag,
-    ) -> None:
+def take_turns(config: SdTrainer, job: Job, rounds: int, steps_per_round: int) -> list[tuple[Duration, Duration]]:
+    """Run the trainer's loop and a bare one in turns; how long each took, after a first turn that is not counted."""
+    with open_session(config, job) as session:
+        workers = session.stack.enter_context(make_workers(config))
+        feed = make_feed(config, session, read_data(config, session), workers)
+        feed.encode((), (), bar)
+        state = session.load()
+        batches = feed.batches(session.stack, state.position, workers.num_workers, workers.prefetch)
         bare = bare_step(feed, next(batches)[1], state)
-        with_stop = [*hooks, StopAfter(self.steps_per_round, stop)]
+        reader, stop = LossReader(session.context.device), StopFlag()
+        log = LogLoss(reader, session.progress.update, session.loggers.log, config.logging.log_every)
+        save = save_hook(config, job, session.folder, session.family, reader, "")
+        hooks = [log, save, StopAfter(steps_per_round, stop)]
 
         def ours() -> None:
             stop.requested = False
-            super(Bench, self)._loop(feed, batches, state, with_stop, stop)
+            session.steps(batches, partial(losses, session), hooks, stop)
 
         def theirs() -> None:
-            for _ in range(self.steps_per_round):
+            for _ in range(steps_per_round):
                 bare()
 
         ours()
         theirs()
-        self.turns = [(timed(ours), timed(theirs)) for _ in range(self.rounds)]
+        return [(timed(ours), timed(theirs)) for _ in range(rounds)]
 
 
 def bare_step(feed: Feed, batch: Batch, state: TrainState) -> Callable[[], None]:
@@ -116,23 +136,6 @@ def bare_step(feed: Feed, batch: Batch, state: TrainState) -> Callable[[], None]
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-@dataclass(frozen=True)
-class Duration:
-    """Seconds on the clock, and of all CPU cores together."""
-
-    clock: float
-    cpu: float
-
-
-def timed(work: Callable[[], None]) -> Duration:
-    """How long `work` takes, on the device too."""
-    clock, cpu = time.perf_counter(), time.process_time()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return Duration(time.perf_counter() - clock, time.process_time() - cpu)
 
 
 def report(turns: Sequence[tuple[Duration, Duration]], num_steps: int) -> list[str]:
@@ -173,12 +176,9 @@ def main() -> None:
             "save": {"save_every": 10**8},
         }
         job = get_job({"job": "extension", "config": {"name": "bench_step", "process": [process]}})
-        bench = Bench(job.processes[0], job)  # type: ignore[arg-type]
-        bench.rounds, bench.steps_per_round = chosen.rounds, chosen.steps
-        with suppress(Stopped):
-            bench.run()
+        turns = take_turns(job.processes[0], job, chosen.rounds, chosen.steps)  # type: ignore[arg-type]
     print(f"\none step at batch size {chosen.batch_size}, median of {chosen.rounds} turns of {chosen.steps} steps:")
-    print(*report(bench.turns, chosen.steps), sep="\n")
+    print(*report(turns, chosen.steps), sep="\n")
 
 
 if __name__ == "__main__":

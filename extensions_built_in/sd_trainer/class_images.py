@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from extensions_built_in.sd_trainer.frozen import Frozen
 from jobs import Stopped
 from toolkit.atomic import atomic_path, remove_leftovers
 from toolkit.config.preflight import pictures
@@ -35,6 +34,7 @@ from toolkit.sampling.picture_files import a1111_text
 from toolkit.sampling.prompts import SamplePrompt, fit_size
 from toolkit.sampling.render import decode, render
 from toolkit.sampling.request import Request, make_request, needs_negative
+from toolkit.trainer.frozen import Frozen
 from toolkit.training.stop import StopFlag, say_at_once
 from toolkit.training.text_rows import Prompt, TextRows
 
@@ -100,7 +100,7 @@ class ClassImagesProcess:
     # -- making the rest ------------------------------------------------------------------------------------------
 
     def _make(self, missing: Sequence[int], family: Family, context: Context, stack: ExitStack, stop: StopFlag) -> None:
-        frozen = Frozen(self.config, family)
+        frozen = Frozen(self.config.model, family)
         requests = self._requests(missing, family, context)
         # with the decoder, so that it is not loaded anew for every batch
         stack.enter_context(family.parts.using(*family.needs["predict"], *family.needs["decode"]))

@@ -23,17 +23,18 @@ def check_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
         yield ("datasets", cached.index(False), "cache_text_embeddings"), text
 
 
-def check_consumers(datasets: Sequence[DatasetSection], trainer: str) -> Iterator[Remarked]:
-    """Pictures that the data engine reads, but that this trainer has no use for."""
+def check_consumers(datasets: Sequence[DatasetSection], takes_pairs: bool) -> Iterator[Remarked]:
+    """Pictures that the data engine reads, but that a trainer has no use for."""
     uses = {
-        "unconditional_path": "does not train on pairs of pictures",
         "clip_image_path": "has no vision adapter",
         "clip_image_from_same_folder": "has no vision adapter",
     }
+    if not takes_pairs:
+        uses["unconditional_path"] = "does not train on pairs of pictures"
     for index, dataset in enumerate(datasets):
         for key, text in uses.items():
             if getattr(dataset, key):
-                yield ("datasets", index, key), f"{trainer} {text}, so it would have no effect; remove it"
+                yield ("datasets", index, key), f"this trainer {text}, so it would have no effect; remove it"
 
 
 def check_texts(datasets: Sequence[DatasetSection], train: TrainSection) -> Iterator[Remarked]:

@@ -12,16 +12,15 @@ from toolkit.networks.attached import FrozenNetwork, attach, merge_at_load
 from toolkit.networks.group import sibling
 
 if TYPE_CHECKING:
-    from extensions_built_in.sd_trainer.config import SdTrainer
-    from extensions_built_in.sd_trainer.dreambooth import ClassImages
+    from toolkit.config.plugins import ModelPlugin
 
 
 class Frozen:
     """`model.lora_path`, `assistant_lora_path`, `inference_lora_path`, `accuracy_recovery_adapter` of a config."""
 
-    def __init__(self, config: SdTrainer | ClassImages, family: Family) -> None:
+    def __init__(self, model: ModelPlugin, family: Family) -> None:
         """Before the denoiser is loaded."""
-        self.model, self.family = config.model, family
+        self.model, self.family = model, family
         self.denoisers = [trainable for trainable in family.facts.trainables if not trainable.is_text_encoder]
         self._in_training: list[FrozenNetwork] = []
         self._in_sampling: list[FrozenNetwork] = []

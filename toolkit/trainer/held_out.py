@@ -26,13 +26,13 @@ from toolkit.training.text_rows import Prompt
 from toolkit.training.texts import TextRow
 
 if TYPE_CHECKING:
-    from extensions_built_in.sd_trainer.config import SdTrainer
+    from toolkit.trainer.config import TrainerPlugin
 
 
 class HeldOut:
     """The held-out pictures of a config; none if it has no such section."""
 
-    def __init__(self, config: SdTrainer, family: Family, context: Context) -> None:
+    def __init__(self, config: TrainerPlugin, family: Family, context: Context) -> None:
         self.section, self.family, self.context = config.train.validation_config, family, context
         entries = self.section.validation_items if self.section else []
         if entries and family.facts.needs_references:

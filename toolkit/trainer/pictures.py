@@ -27,7 +27,7 @@ from toolkit.training.text_rows import Prompt
 from toolkit.training.texts import TextRow
 
 if TYPE_CHECKING:
-    from extensions_built_in.sd_trainer.config import SdTrainer
+    from toolkit.trainer.config import TrainerPlugin
 
 Around = Callable[[], AbstractContextManager[object]]
 
@@ -35,7 +35,7 @@ Around = Callable[[], AbstractContextManager[object]]
 class Pictures:
     """Which pictures the config asks for, and when."""
 
-    def __init__(self, config: SdTrainer, family: Family, context: Context, folder: RunFolder, name: str) -> None:
+    def __init__(self, config: TrainerPlugin, family: Family, context: Context, folder: RunFolder, name: str) -> None:
         self.config, self.family, self.context, self.folder, self.name = config, family, context, folder, name
         self.prompts = self._read(config.sample)
         self.first_prompts = self._read(config.first_sample) if config.first_sample else self.prompts

@@ -18,11 +18,11 @@ from toolkit.training.losses import LossReader
 from toolkit.training.state import TrainState
 
 if TYPE_CHECKING:
-    from extensions_built_in.sd_trainer.config import SdTrainer
     from jobs import Job
+    from toolkit.trainer.config import TrainerPlugin
 
 
-def write_down(config: SdTrainer, job: Job, folder: RunFolder) -> str:
+def write_down(config: TrainerPlugin, job: Job, folder: RunFolder) -> str:
     """Write the resolved config and what the run runs on; returns the hash of the former."""
     text = to_yaml(job, config)
     folder.write_config(text)
@@ -31,7 +31,7 @@ def write_down(config: SdTrainer, job: Job, folder: RunFolder) -> str:
 
 
 def save_hook(
-    config: SdTrainer, job: Job, folder: RunFolder, family: Family, reader: LossReader, config_hash: str
+    config: TrainerPlugin, job: Job, folder: RunFolder, family: Family, reader: LossReader, config_hash: str
 ) -> Save:
     """The hook that saves."""
 
@@ -63,7 +63,7 @@ def save_hook(
 
 
 def last_lines(
-    config: SdTrainer,
+    config: TrainerPlugin,
     folder: RunFolder,
     family: Family,
     state: TrainState,

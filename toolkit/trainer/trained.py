@@ -20,8 +20,8 @@ from toolkit.training.ema import Ema
 from toolkit.training.state import TrainState
 
 if TYPE_CHECKING:
-    from extensions_built_in.sd_trainer.config import SdTrainer
     from toolkit.config.sections.train import TrainSection
+    from toolkit.trainer.config import TrainerPlugin
 
 
 def choose_trained(facts: Facts, options: TrainSection) -> tuple[Trainable, ...]:
@@ -33,7 +33,7 @@ def choose_trained(facts: Facts, options: TrainSection) -> tuple[Trainable, ...]
     return (*(denoisers if options.train_unet else ()), *(encoders if options.train_text_encoder else ()))
 
 
-def build_state(config: SdTrainer, family: Family, context: Context, trained: tuple[Trainable, ...]) -> TrainState:
+def build_state(config: TrainerPlugin, family: Family, context: Context, trained: tuple[Trainable, ...]) -> TrainState:
     """Network, optimizer, average: everything that changes while training. The modules must be loaded."""
     options = config.train
     torch.manual_seed(context.seed)
@@ -61,12 +61,12 @@ def _left_out(network: NetworkGroup, path: Path) -> list[str]:
     return [f"{path}: {count} layers of text encoders are left out; train.train_text_encoder would train them"]
 
 
-def _place(config: SdTrainer, family: Family, trainable: Trainable) -> tuple[Module, Trainable, Codec]:
+def _place(config: TrainerPlugin, family: Family, trainable: Trainable) -> tuple[Module, Trainable, Codec]:
     codec = Codec(config.model.key_names, trainable.prefix, config.save.key_format)
     return family.parts[trainable.part], trainable, codec
 
 
-def _build_network(config: SdTrainer, module: Module, trainable: Trainable, codec: Codec) -> Network:
+def _build_network(config: TrainerPlugin, module: Module, trainable: Trainable, codec: Codec) -> Network:
     if config.network is not None:
         return config.network.build(module, trainable, codec)
     only, ignore = config.model.only_if_contains or (), config.model.ignore_if_contains or ()
@@ -83,7 +83,7 @@ def _prepare(module: Any, trainable: Trainable, checkpointing: bool) -> None:
         enable({"use_reentrant": False})
 
 
-def _groups(network: NetworkGroup, config: SdTrainer) -> list[dict[str, Any]]:
+def _groups(network: NetworkGroup, config: TrainerPlugin) -> list[dict[str, Any]]:
     """The optimizer's groups, named by their module for the log."""
     options, plus = config.train, config.network.loraplus_lr_ratio if config.network else None
     rates = options.unet_lr or options.lr, options.text_encoder_lr or options.lr, plus

@@ -27,7 +27,7 @@ class Hook(Protocol):
 def train(
     state: TrainState,
     batches: Iterator[tuple[Position, Batch]],
-    loss_of: Callable[[Batch, int], Tensor],
+    losses_of: Callable[[Batch, int], Iterator[Tensor]],
     total: int,
     rate: Callable[[int], float],
     hooks: Sequence[Hook],
@@ -38,8 +38,10 @@ def train(
 ) -> None:
     """Update until `total` steps are done or `stop` is requested.
 
-    `loss_of(batch, step)` is the mean loss of a batch. `rate(step)` multiplies each group's learning rate. One step
-    averages over all samples of `accumulate` batches, so it equals one batch of their size.
+    `losses_of(batch, step)` gives the losses of a batch one after another, each the mean over its samples; their sum is
+    minimized. Each is differentiated before the next is asked for, so a step can change the model in between, and
+    holds the activations of one prediction only. `rate(step)` multiplies each group's learning rate. One step averages
+    over all samples of `accumulate` batches, so it equals one batch of their size.
     """
     base_rates = [group.setdefault("initial_lr", group["lr"]) for group in state.optimizer.param_groups]
     while state.step < total and not stop.requested:
@@ -51,10 +53,10 @@ def train(
 
         parts: list[Tensor] = []
         for _, batch in group:
-            with context.autocast():
-                part = loss_of(batch, state.step) * (len(batch) / num_samples)
-            (state.scaler.scale(part) if state.scaler else part).backward()
-            parts.append(part.detach())
+            for part in losses_in(context, losses_of(batch, state.step)):
+                share = part * (len(batch) / num_samples)
+                (state.scaler.scale(share) if state.scaler else share).backward()
+                parts.append(share.detach())
         loss = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
         if context.device.type == "cpu" and not state.scaler:
             check_finite(state.step + 1, float(loss))  # a GPU would have to wait for it: LossReader reads it later
@@ -66,6 +68,16 @@ def train(
         state.is_whole = True
         for hook in hooks:
             hook.after_step(state, loss)
+
+
+def losses_in(context: Context, losses: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The losses, computed in the context's precision; what is done with them is not."""
+    while True:
+        with context.autocast():
+            part = next(losses, None)
+        if part is None:
+            return
+        yield part
 
 
 def update(state: TrainState, max_grad_norm: float | None) -> None:

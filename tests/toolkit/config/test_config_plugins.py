@@ -148,7 +148,7 @@ def test_schedules_and_their_options_are_those_of_the_training_library() -> None
 
 
 def test_choices_that_work_are_those_of_the_training_library() -> None:
-    from toolkit.config.sections.train import WORKING_CHOICES
+    from toolkit.config.sections.objective import WORKING_CHOICES
     from toolkit.training.times import QUANTILES, RANKS
 
     assert set(WORKING_CHOICES["timestep_type"]) == set(QUANTILES)

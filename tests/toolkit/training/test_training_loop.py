@@ -54,10 +54,10 @@ def run(state: TrainState, cpu: Context, *batches: Batch, total: int = 1, stop_a
     options.setdefault("max_grad_norm", 0.0)
     weight = state.params[0]
 
-    def loss_of(batch: Batch, step: int) -> Tensor:
-        return (weight.sum() * batch.latents.flatten()).mean()
+    def losses_of(batch: Batch, step: int) -> Iterator[Tensor]:
+        yield (weight.sum() * batch.latents.flatten()).mean()
 
-    train(state, endless(*batches), loss_of, total, rate, [seen], cpu, stop, **options)
+    train(state, endless(*batches), losses_of, total, rate, [seen], cpu, stop, **options)
     return seen
 
 
