@@ -40,6 +40,7 @@ from toolkit.trainer.session import open_session
 from toolkit.training.batch import Batch
 from toolkit.training.feed import Feed
 from toolkit.training.hooks import LogLoss
+from toolkit.training.loop import Hook
 from toolkit.training.losses import LossReader
 from toolkit.training.path import Path as NoisePath
 from toolkit.training.state import TrainState
@@ -86,7 +87,7 @@ def take_turns(config: SdTrainer, job: Job, rounds: int, steps_per_round: int) -
         reader, stop = LossReader(session.context.device), StopFlag()
         log = LogLoss(reader, session.progress.update, session.loggers.log, config.logging.log_every)
         save = save_hook(config, job, session.folder, session.family, reader, "")
-        hooks = [log, save, StopAfter(steps_per_round, stop)]
+        hooks: list[Hook] = [log, save, StopAfter(steps_per_round, stop)]
 
         def ours() -> None:
             stop.requested = False

@@ -38,6 +38,8 @@ class Listing:
         counts = Counter(kind for _, kind, _ in self.skipped)
         parts = [f"{count} left alone ({kind})" for kind, count in sorted(counts.items())]
         total = len(self.todo) + len(self.skipped)
+        if not total:
+            return [f"there is no picture in {self.root}"]
         lines = [f"pictures: {total} in {self.root}: {', '.join([*parts, f'{len(self.todo)} to caption'])}"]
         odd = [reason for _, kind, reason in self.skipped if kind in (NOT_READ, SHARES)]
         return [*lines, *(f"left alone: {reason}" for reason in odd[:10])]

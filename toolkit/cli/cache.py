@@ -28,7 +28,10 @@ Folder = Annotated[
 ]
 
 cache = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -44,7 +47,7 @@ def about() -> None:
     """Show, check, clear out or fill the caches. Everything in a cache is made again when it is needed."""
 
 
-@cache.command()
+@cache.command(short_help="Show what is cached.")
 def ls(
     folder: Folder = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -59,7 +62,7 @@ def ls(
         print("\n\n".join(_format(_summary(root, entries)) for root, entries in listed.items()))
 
 
-@cache.command()
+@cache.command(short_help="Check every file for damage.")
 def verify(
     folder: Folder = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the files that are damaged.")] = False,
@@ -97,7 +100,7 @@ def verify(
     raise typer.Exit(FAILED if num_damaged else DONE)
 
 
-@cache.command()
+@cache.command(short_help="Delete what is of no use.")
 def prune(
     folder: Folder = None,
     older_than: Annotated[
@@ -132,7 +135,7 @@ def prune(
     print(f"{'would delete' if dry_run else 'deleted'} {num_deleted}: {_size(num_bytes)}; {_size(kept)} stay")
 
 
-@cache.command()
+@cache.command(short_help="Fill the caches of a job, and stop.")
 def build(
     configs: Annotated[list[str], typer.Argument(help="Job files, as for `aitk run`.", show_default=False)],
     name: Annotated[str | None, typer.Option("--name", "-n", help="What [name] in the config stands for.")] = None,
@@ -145,7 +148,7 @@ def build(
 
     Exit codes: 0 done, 1 failed, 2 bad config, 130 stopped by the user.
     """
-    from toolkit.cli.run import describe, read_jobs
+    from toolkit.cli.run import read_jobs, report_failure
 
     jobs = read_jobs(configs, name, overrides or [], allow_unknown)
     if jobs is None:
@@ -158,10 +161,7 @@ def build(
             raise typer.Exit(STOPPED) from None
         # the top of the program, as in `aitk run`
         except Exception as error:
-            if os.environ.get("AITK_DEBUG", "0") not in {"", "0"}:
-                raise
-            print(f"job '{job.name}' failed: {describe(error)}\n(AITK_DEBUG=1 shows where)", file=sys.stderr)
-            raise typer.Exit(FAILED) from None
+            raise typer.Exit(report_failure(job, error)) from None
 
 
 def read_size(text: str) -> int:

@@ -23,7 +23,10 @@ JOBS = frozenset({".yaml", ".yml"})
 DIVISOR = 16
 
 dataset = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -50,13 +53,13 @@ def about() -> None:
     """Look into a data set before training on it, and change its captions."""
 
 
-dataset.command()(edit)
-dataset.command()(undo)
-dataset.command()(repair)
-dataset.command("caption-from-filename")(caption_from_filename)
+dataset.command(short_help="Change captions.")(edit)
+dataset.command(short_help="Take back the newest change of captions.")(undo)
+dataset.command(short_help="Copy pictures, the faulty ones written anew.")(repair)
+dataset.command("caption-from-filename", short_help="Write captions from names.")(caption_from_filename)
 
 
-@dataset.command()
+@dataset.command(short_help="Show what training would make of it.")
 def inspect(
     path: Annotated[
         Path, typer.Argument(help="A folder of pictures, another data set, or a job's YAML.", show_default=False)

@@ -113,11 +113,11 @@ def undo(
     try:
         _check_folder(folder)
         known = journal.edits(folder)
+        if list_only:
+            print(*(f"{each.time}  {each.command}" for each in known), sep="\n", end="\n" if known else "")
+            return
         if not known:
             raise ValueError(f"{folder}: there is no edit to undo")
-        if list_only:
-            print(*(f"{each.time}  {each.command}" for each in known), sep="\n")
-            return
         newest = known[-1]
         count = sum(1 for _ in newest.changes())
         outcome = journal.undo(folder, newest, force, dry_run)
@@ -129,7 +129,7 @@ def undo(
     if dry_run:
         print(f"would undo: {what}, {count} files, {len(outcome.changed_since)} of them changed since")
     elif outcome.changed_since and not force:
-        _fail(ValueError(f"{len(outcome.changed_since)} files were changed after {what}; nothing is undone "
+        _fail(ValueError(f"{_files(len(outcome.changed_since))} changed after {what}; nothing is undone "
                          "(--force puts them back all the same)"))  # fmt: skip
     else:
         left = len(known) - 1
@@ -221,7 +221,7 @@ def _extras(found: Found) -> str:
     if found.num_emptied:
         extras.append(f"{found.num_emptied} of them are empty then")
     if found.num_without:
-        extras.append(f"{found.num_without} pictures have no caption file")
+        extras.append(f"{_pictures(found.num_without)} no caption file")
     return "".join(f"; {extra}" for extra in extras)
 
 
@@ -230,6 +230,14 @@ def _print_problems(found: Found, show_all: bool) -> None:
     rest = len(found.problems) - len(shown)
     print(*shown, *([f"... and {rest} more (--all names them)"] if rest else []), sep="\n", end="\n" if shown else "",
           file=sys.stderr)  # fmt: skip
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{' has' if count == 1 else 's have'}"
+
+
+def _files(count: int) -> str:
+    return f"{count} file{' was' if count == 1 else 's were'}"
 
 
 def _fail(error: Exception) -> NoReturn:

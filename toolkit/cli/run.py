@@ -82,9 +82,7 @@ def run_jobs(jobs: list[Job], recover: bool, log_file: LogFile | None) -> int:
         # The top of the program: whatever a process raises ends its job, and only its job.
         except Exception as error:
             num_failed += 1
-            problem = blame(job, error)
-            codes.add(BAD_CONFIG if problem else FAILED)
-            _report(job, error, problem, log_file)
+            codes.add(report_failure(job, error, log_file))
             if not recover:
                 break
     if len(jobs) > 1:
@@ -115,7 +113,9 @@ def blame(job: Job, error: BaseException) -> Problem | None:
     return None
 
 
-def _report(job: Job, error: Exception, problem: Problem | None, log_file: LogFile | None) -> None:
+def report_failure(job: Job, error: Exception, log_file: LogFile | None = None) -> int:
+    """Say why a job failed, at the line of the config if a key of it is to blame; returns the exit code."""
+    problem = blame(job, error)
     trace = "".join(traceback.format_exception(error))
     print(f"job '{job.name}' failed: {problem or describe(error)}", file=sys.stderr)
     if os.environ.get("AITK_DEBUG", "0") not in {"", "0"}:
@@ -124,6 +124,7 @@ def _report(job: Job, error: Exception, problem: Problem | None, log_file: LogFi
         log_file.write(trace)
     else:
         print("(AITK_DEBUG=1 shows where)", file=sys.stderr)
+    return BAD_CONFIG if problem else FAILED
 
 
 def _print_banner(num_completed: int, num_failed: int, num_skipped: int) -> None:

@@ -238,7 +238,7 @@ class Ahead(BaseExtensionProcess):
 
     def fill_caches(self):
         if self.config.get("fails"):
-            raise ValueError("no picture is there")
+            raise ValueError(self.config["fails"])
         print("filled", self.config["what"])
 
     @classmethod
@@ -278,7 +278,9 @@ def test_build_fills_caches_and_trains_nothing(tmp_path: Path) -> None:
 
 
 def test_build_says_what_is_wrong(tmp_path: Path) -> None:
-    result = build(tmp_path, {"type": "ahead", "fails": True})
+    result = build(tmp_path, {"type": "ahead", "fails": "no picture is there"})
     assert result.returncode == 1 and "job 'mine' failed: no picture is there" in result.stderr
+    result = build(tmp_path, {"type": "ahead", "what": "latents", "fails": "what: is unknown"})
+    assert result.returncode == 2 and "job.yaml:1: what: is unknown" in result.stderr
     result = build(tmp_path, {"type": "ahaed"})
     assert result.returncode == 2 and "did you mean 'ahead'" in result.stderr

@@ -39,12 +39,13 @@ def test_a_dry_run_shows_the_change_and_does_nothing(folder: Path) -> None:
         "b.txt",
         "  - a cat",
         "  + a dog",
-        "1 of 1 captions would change; 1 pictures have no caption file",
+        "1 of 1 captions would change; 1 picture has no caption file",
     ]
     assert (folder / "b.txt").read_bytes() == b"a cat\r\n" and not (folder / ".aitk").exists()
 
 
 def test_edit_and_undo(folder: Path) -> None:
+    assert call("undo", folder, "--list").exit_code == 0
     assert "1 of 1 captions changed" in call("edit", folder, "--trigger", "ohwx").output
     assert (folder / "b.txt").read_bytes() == b"ohwx a cat\r\n"
     assert "edit" in call("undo", folder, "--list").output
