@@ -30,21 +30,37 @@ class Shot:
     """Like `noisy`: what the prediction is compared with."""
 
 
+Prepare = Callable[[Batch], Batch]
+"""What a step sees in place of a batch."""
 Noise = Callable[[Batch], Tensor]
 """Batch -> the noise of its samples, like its latents."""
+Adjust = Callable[[Family, Shot], Shot]
+"""What the network is shown and asked for in place of a shot, before `target` looks at it."""
 Answer = Callable[[Family, Shot], Tensor]
 """A prediction, or what replaces `Shot.wanted`, like the latents."""
 Distance = Callable[[Tensor, Shot], Tensor]
 """(guess, shot) -> error of every element, like the latents, fp32."""
+Beside = Callable[[Family, Tensor, Shot], Tensor]
+"""(family, guess, shot) -> what the same prediction is measured by too: an error of each sample [B]."""
 Weight = Callable[[Path, Tensor], Tensor]
 """(path, t [B]) -> factor of each sample's loss [B], on the host."""
 Term = Callable[[Family, Shot], Iterator[Tensor]]
 """Further losses of the same shot: scalars, each differentiated before the next is asked for."""
 
 
+def as_it_is(batch: Batch) -> Batch:
+    """The batch as it was read."""
+    return batch
+
+
 def drawn_noise(batch: Batch) -> Tensor:
     """The noise as it was drawn."""
     return batch.noise
+
+
+def as_aimed(family: Family, shot: Shot) -> Shot:
+    """The shot as the path gives it."""
+    return shot
 
 
 def predict(family: Family, shot: Shot) -> Tensor:
@@ -73,10 +89,15 @@ class Objective:
 
     path: Path
     times: Times = field(default_factory=Times)
+    prepare: Prepare = as_it_is
     noise: Noise = drawn_noise
+    adjust: Adjust = as_aimed
     target: Answer = path_target
     guess: Answer = predict
     distance: Distance = squared
+    beside: Sequence[Beside] = ()
     weight: Weight = alike
     """Beside the weight that belongs to `times`."""
+    max_loss: float | None = None
+    """No sample's loss is more than this; one that would be has no gradient."""
     terms: Sequence[Term] = ()

@@ -72,6 +72,20 @@ class Path:
             return noisy - s * guess
         return (noisy - s * guess) / a if self.prediction == "epsilon" else a * noisy - s * guess
 
+    def step(self, noisy: Tensor, guess: Tensor, t: Tensor, other: Tensor) -> Tensor:
+        """From t to the time `other` along a prediction, in one step of Euler or DDIM (Song et al., 2021)."""
+        a, s = self.coefficients(t, noisy)
+        if self.prediction == "flow":
+            e = noisy + a * guess
+        else:
+            e = guess if self.prediction == "epsilon" else a * guess + s * noisy
+        return self.noisy(self.clean(noisy, guess, t), e, other)
+
+    def noise_between(self, x: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """The noise e for which `noisy` lies on the path between x and e at t > 0."""
+        a, s = self.coefficients(t, noisy)
+        return (noisy - a * x) / s
+
 
 def _signal_levels(scheduler: Mapping[str, Any], num_steps: int) -> Tensor:
     """alpha-bar of every discrete step, float64, from the scheduler's betas."""

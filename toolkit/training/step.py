@@ -18,14 +18,30 @@ from toolkit.training.times import Times
 
 def step_losses(family: Family, batch: Batch, objective: Objective) -> Iterator[Tensor]:
     """The losses whose sum a step minimizes: scalars on the device, each differentiated before the next is made."""
-    mu = training_mu(family, tuple(batch.latents.shape[1:]))
-    shot = aim(batch, objective.path, objective.path.times(objective.times.draw(batch.u, mu)), objective.noise(batch))
+    shot = take_shot(family, batch, objective)
     shot = replace(shot, wanted=objective.target(family, shot))
-    errors = sample_errors(objective.distance(objective.guess(family, shot), shot), batch)
-    weight = objective.times.weight(shot.t) * objective.weight(objective.path, shot.t)
-    yield (errors * weight.float().to(errors.device, non_blocking=True) * batch.weight).mean()
+    yield shot_loss(family, shot, objective)
     for term in objective.terms:
         yield from term(family, shot)
+
+
+def take_shot(family: Family, batch: Batch, objective: Objective) -> Shot:
+    """The batch as its rules prepare it, at its times and with its noise; `wanted` is that of the path."""
+    batch = objective.prepare(batch)
+    mu = training_mu(family, tuple(batch.latents.shape[1:]))
+    t = objective.path.times(objective.times.draw(batch.u, mu, batch.is_reg))
+    return objective.adjust(family, aim(batch, objective.path, t, objective.noise(batch)))
+
+
+def shot_loss(family: Family, shot: Shot, objective: Objective) -> Tensor:
+    """How far the prediction is from `shot.wanted`, weighted per sample and time: a scalar on the device."""
+    guess = objective.guess(family, shot)
+    errors = sample_errors(objective.distance(guess, shot), shot.batch)
+    for beside in objective.beside:
+        errors = errors + beside(family, guess, shot)
+    weight = objective.times.weight(shot.t) * objective.weight(objective.path, shot.t)
+    losses = errors * weight.float().to(errors.device, non_blocking=True) * shot.batch.weight
+    return (losses if objective.max_loss is None else losses.clamp(max=objective.max_loss)).mean()
 
 
 def step_loss(family: Family, batch: Batch, path: Path, times: Times) -> Tensor:
@@ -51,8 +67,7 @@ def sample_errors(error: Tensor, batch: Batch) -> Tensor:
     if batch.mask is not None:
         # weights of mean 1 per sample, [B, 1, (1,) h, w]: all channels and frames alike
         error = error * batch.mask
-    given = batch.cond.get("given")
-    return sample_means(error, 0 if given is None else given.shape[2])
+    return sample_means(error, batch.num_given)
 
 
 def sample_means(error: Tensor, given: int = 0) -> Tensor:

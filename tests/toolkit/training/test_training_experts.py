@@ -57,8 +57,17 @@ def test_denoising_steps_limit_the_times_of_an_expert_too():
 
 def test_an_expert_without_any_time_is_an_error():
     times = Experts([HIGH]).times(Times("linear", low=0.5), 0)
-    with pytest.raises(ValueError, match=r"min_denoising_steps and max_denoising_steps leave nothing .* 0\.875 to 1"):
+    with pytest.raises(ValueError, match=r"max_denoising_steps and timestep_type leave nothing .* 0\.875 to 1"):
         times.check()
+
+
+def test_the_first_step_of_few_belongs_to_the_expert_for_noise():
+    one_step = Experts([HIGH]).times(Times("one_step"), 0)
+    one_step.check()
+    assert (one_step.draw(U) == 1).all()
+    with pytest.raises(ValueError, match="leave nothing"):
+        Experts([LOW]).times(Times("one_step"), 0).check()
+    assert (Experts([LOW]).times(Times("two_step"), 0).draw(U) == 0.5).all()
 
 
 def test_without_experts_nothing_changes():

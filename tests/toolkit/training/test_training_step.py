@@ -13,7 +13,7 @@ from toolkit.models.conditions import Conditions
 from toolkit.models.family import Facts
 from toolkit.models.flow import linear_mu
 from toolkit.training.batch import Batch
-from toolkit.training.noise import draw
+from toolkit.training.draws import draw
 from toolkit.training.path import Path
 from toolkit.training.step import sample_means, step_loss
 from toolkit.training.times import Times, bell

@@ -12,7 +12,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from toolkit.models.flow import flow_steps, linear_mu, training_mu
-from toolkit.training.times import Times, bell
+from toolkit.training.times import QUANTILES as KINDS
+from toolkit.training.times import Times, bell, half_bell
 
 U = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
 """Stands for all uniform numbers."""
@@ -40,7 +41,7 @@ def mu(tokens: int) -> float:
     return 0.5 + (tokens - 256) * (1.15 - 0.5) / (4096 - 256)
 
 
-@pytest.mark.parametrize("kind", ["linear", "weighted"])
+@pytest.mark.parametrize("kind", ["linear", "weighted", "weighted2"])
 def test_uniform(kind: str):
     assert quantiles(Times(kind)) == pytest.approx(QUANTILES.tolist(), abs=1e-3)
 
@@ -51,7 +52,7 @@ def test_sigmoid_is_logit_normal():
 
 
 @pytest.mark.parametrize("tokens", [256, TOKENS, 4096])
-@pytest.mark.parametrize("kind", ["shift", "flux_shift"])
+@pytest.mark.parametrize("kind", ["shift", "flux_shift", "lumina2_shift"])
 def test_shift_follows_the_size(kind: str, tokens: int):
     a = math.exp(mu(tokens))
     wanted = [a * p / (1 + (a - 1) * p) for p in QUANTILES.tolist()]
@@ -87,7 +88,7 @@ def test_limits_cut_the_rank_in_noise(kind: str):
     assert noisy.max() == pytest.approx(everything.max().item(), abs=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "linear", "weighted", "shift", "flux_shift"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("emphasis", ["balanced", "content", "style"])
 def test_the_ends_are_finite_times(kind: str, emphasis: str):
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
@@ -107,3 +108,38 @@ def test_only_weighted_weighs():
     assert torch.equal(Times("weighted").weight(U), bell(U))
     for kind in ("sigmoid", "linear", "shift"):
         assert (Times(kind).weight(U) == 1).all()
+
+
+def test_the_half_bell_keeps_its_height_at_clean_times():
+    weight = half_bell(U)
+    assert weight.mean().item() == pytest.approx(1, abs=1e-6)
+    clean, noisy = weight[U < 0.5], weight[U >= 0.5]
+    assert torch.equal(clean, clean[:1].expand_as(clean)) and (noisy.diff() < 0).all()
+    torch.testing.assert_close(noisy / noisy[0], bell(U[U >= 0.5]) / bell(U[U >= 0.5])[0])
+    assert torch.equal(Times("weighted2").weight(U), weight)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("one_step", 1), ("two_step", 2), ("four_step", 4), ("eight_step", 8)])
+def test_few_steps_are_drawn_alike(kind: str, count: int):
+    times, counts = Times(kind).draw(U).unique(return_counts=True)
+    assert times.tolist() == [(step + 1) / count for step in range(count)]
+    assert counts.tolist() == [20_000 // count] * count
+
+
+def test_the_blend_is_one_quarter_uniform_and_log_normal_else():
+    # 400 000 normal numbers, cut where t would be less than 0
+    z = torch.randn(400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = 1 - torch.exp(z / 3) / math.e
+    t = t[t >= 0]
+    blend = torch.cat([t, (torch.arange(len(t) // 3) + 0.5).double() / (len(t) // 3)])
+    assert quantiles(Times("lognorm_blend")) == pytest.approx(torch.quantile(blend, QUANTILES).tolist(), abs=3e-3)
+
+
+def test_regularization_pictures_have_an_emphasis_of_their_own():
+    times = Times("linear", "content", "style")
+    assert torch.equal(times.draw(U, is_reg=True), Times("linear", "style").draw(U))
+    assert torch.equal(times.draw(U), Times("linear", "content").draw(U))
+    same = Times("linear", "content")
+    assert torch.equal(same.draw(U, is_reg=True), same.draw(U))
+    within = Times("linear", "content", "style", within=(0.5, 1.0)).draw(U, is_reg=True)
+    assert within.min() >= 0.5

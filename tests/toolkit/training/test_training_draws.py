@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from toolkit.training.noise import draw
+from toolkit.training.draws import draw
 
 SHAPE = (4, 6, 8)
 
