@@ -1,6 +1,7 @@
 """Measures without eyes what the embedded model draws: the share of pictures that show what their prompt says.
 
     python scripts/bench_concept.py --lora output/quickstart/quickstart.safetensors --out bench
+    python scripts/bench_concept.py --no-base --lora output/preservation_*/preservation_*.safetensors
 
 Over fixed seeds and prompts, for the base on its own words, the base on the trigger, the LoRA on the trigger, and the
 LoRA on the base's words. `toolkit/assets/recognition.py` judges; contact sheets let a human look.
@@ -153,21 +154,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="builtin:tiny-flux", help="pipeline folder (default: %(default)s)")
     parser.add_argument("--transformer", type=Path, help="folder of a fine-tuned denoiser to use instead")
-    parser.add_argument("--lora", type=Path, help="LoRA file to measure beside the base")
+    parser.add_argument("--lora", type=Path, nargs="+", default=[], help="LoRA files to measure, one by one")
+    parser.add_argument("--no-base", action="store_true", help="leave out the base without a LoRA")
     parser.add_argument("--steps", type=int, default=16, help="sampling steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="first seed (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the contact sheets")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = load_pipeline(chosen.model, chosen.transformer)
-    sections = {"base, its own words": vocabulary_tasks(), "base, trigger": trigger_tasks()}
-    if chosen.lora:
-        sections |= {"lora, trigger": trigger_tasks(), "lora, base's words": vocabulary_tasks()}
-    loaded = False
+    if not chosen.no_base:
+        measure(pipeline, {"base, its own words": vocabulary_tasks(), "base, trigger": trigger_tasks()}, chosen)
+    for lora in chosen.lora:
+        pipeline.load_lora_weights(lora)
+        title = "lora" if len(chosen.lora) == 1 else lora.stem
+        measure(pipeline, {f"{title}, trigger": trigger_tasks(), f"{title}, base's words": vocabulary_tasks()}, chosen)
+        pipeline.unload_lora_weights()
+
+
+def measure(pipeline: FluxPipeline, sections: Mapping[str, Sequence[Task]], chosen: argparse.Namespace) -> None:
+    """Print a line for each list of prompts, and save its contact sheet if asked."""
     for title, tasks in sections.items():
-        if title.startswith("lora") and not loaded:
-            pipeline.load_lora_weights(chosen.lora)
-            loaded = True
         started = time.monotonic()
         results = generate(pipeline, tasks, chosen.steps, chosen.seed)
         print(f"{title:20} {summary(results)}   {time.monotonic() - started:.0f} s", flush=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ class Fetched:
     items: list[Item]
     u: Tensor
     noise: Tensor
+    draws: dict[str, Tensor]
+    """Further random numbers."""
     latents: Tensor | None
     """From the cache."""
     pixels: np.ndarray | None
@@ -37,6 +39,10 @@ class Fetched:
     numbers: list[Row]
     cond: Conditions | None
     """All of these together, where nothing of them is left to encode."""
+    other_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The texts of companions, by their name."""
+    others: Mapping[str, Conditions] | None = None
+    """Their conditions, where nothing of them is left to encode."""
 
 
 def stack_masks(masks: Sequence[Tensor | None], latents: Tensor) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,20 +10,34 @@ import numpy as np
 from toolkit.data.caption import raw_caption, texts_for
 from toolkit.data.item import Item
 from toolkit.data.items import DatasetItems, Items
+from toolkit.data.treatment import Treatment
+from toolkit.training.companions import Companion
 from toolkit.training.text_rows import Prompt, TextRows
 
 
-def item_prompts(data: Items, rows: TextRows, seed: int) -> Iterator[Prompt]:
+def item_prompts(data: Items, rows: TextRows, seed: int, companions: Sequence[Companion] = ()) -> Iterator[Prompt]:
     """All of them, those that many samples share once, if that can be told without a look at every sample."""
+    shared = not rows.family.facts.prompt_images
+    # what comes with every caption is named once, where no pictures make each of its rows another one
+    varied = [companion for companion in companions if not (shared and companion.is_constant)]
+    if shared:
+        yield from constant_prompts(companions)
     numbers, records = data.places()
     for number, items in enumerate(data.datasets):
         places = np.flatnonzero(numbers == number)
-        if items.treatment.caption.is_fixed and not rows.family.facts.prompt_images:
+        if items.treatment.caption.is_fixed and shared:
             is_used = np.zeros(len(items.records), bool)
             is_used[records[places]] = True
-            yield from _of_captions(items, is_used)
+            prompts = _of_captions(items, is_used)
         else:
-            yield from _of_samples((data[place] for place in places.tolist()), rows.of, seed)
+            prompts = _of_samples((data[place] for place in places.tolist()), rows.of, seed)
+        yield from _with_others(prompts, items.treatment, varied)
+
+
+def constant_prompts(companions: Sequence[Companion]) -> Iterator[Prompt]:
+    """The prompts that come with every caption."""
+    for companion in companions:
+        yield from (Prompt(text, companion.negative or not text) for text in companion.constants())
 
 
 def text_epoch(item: Item, epoch: int, is_ahead: bool) -> int:
@@ -31,6 +45,14 @@ def text_epoch(item: Item, epoch: int, is_ahead: bool) -> int:
     # what a fixed rule can give is encoded whole, so that its dropout need not take turns
     takes_turns = is_ahead and not item.treatment.caption.is_fixed
     return epoch % item.treatment.num_variants if takes_turns else epoch
+
+
+def _with_others(prompts: Iterable[Prompt], treatment: Treatment, companions: Sequence[Companion]) -> Iterator[Prompt]:
+    for prompt in prompts:
+        yield prompt
+        for companion in companions:
+            for text in companion.texts(prompt.text, treatment):
+                yield replace(prompt, text=text, negative=companion.negative or not text)
 
 
 def _of_captions(items: DatasetItems, is_used: np.ndarray) -> Iterator[Prompt]:

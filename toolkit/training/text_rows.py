@@ -55,11 +55,11 @@ class TextRows:
         encoders = {"encoders": [*makers(family, family.needs["encode_prompt"]), options], "dtype": str(context.dtype)}
         self._encoders = [key_for(**encoders, negative=negative) for negative in (False, True)]
 
-    def of(self, item: Item, text: str) -> Prompt:
-        """The prompt of a sample; its text is "" where the caption was dropped."""
+    def of(self, item: Item, text: str, negative: bool = False) -> Prompt:
+        """The prompt of a sample; its text is "" where the caption was dropped, which is a negative prompt."""
         if not self.family.facts.prompt_images:
-            return Prompt(text, negative=not text)
-        return Prompt(text, not text, item.references, item.flip_x, item.flip_y)
+            return Prompt(text, negative or not text)
+        return Prompt(text, negative or not text, item.references, item.flip_x, item.flip_y)
 
     def __contains__(self, prompt: Prompt) -> bool:
         return self.key(prompt) in self.cache
@@ -74,18 +74,20 @@ class TextRows:
 
     def encode(self, prompts: Iterable[Prompt], bar: Bar, problems: list[str] | None = None) -> None:
         """Put the rows of prompts into the cache, where they are missing; says in `problems` what is too long."""
-        missing = self._missing(prompts)
-        if not missing:
+        context, missing = self.context, self._missing(prompts)
+        if not any(context.gather(bool(missing))):
             return
+        # each rank makes its own, whatever each of them believes to be missing
+        own = {key: prompt for key, prompt in missing.items() if key[0] % context.world == context.rank}
         with (
             self.family.parts.using(*self.family.needs["encode_prompt"]),
             torch.no_grad(),
-            bar("encoding captions", len(missing)) as advance,
+            bar("encoding captions", len(own)) as advance,
         ):
             # a call of the text encoder is for negative texts or for others
             for negative in (False, True):
                 encode_texts(
-                    {key: prompt for key, prompt in missing.items() if prompt.negative == negative},
+                    {key: prompt for key, prompt in own.items() if prompt.negative == negative},
                     self.cache,
                     self.make,
                     PICTURES_AT_ONCE if self.family.facts.prompt_images else TEXTS_AT_ONCE,
@@ -94,6 +96,9 @@ class TextRows:
                 )
             if problems is not None:
                 problems += too_long(self.family, [prompt.text for prompt in missing.values() if not prompt.negative])
+        context.wait()
+        if context.world > 1:
+            self.cache.refresh()
 
     def _missing(self, prompts: Iterable[Prompt]) -> dict[bytes, Prompt]:
         """The prompts without a row, each once; looked up in blocks, so that millions need not be in memory at once."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 
 from toolkit.context import Context
-from toolkit.models.conditions import Conditions, Row, collate
+from toolkit.models.conditions import Row, collate
 from toolkit.models.family import Family
-from toolkit.training.batch import Batch
+from toolkit.training.batch import Batch, replaced
 from toolkit.training.text_rows import Prompt
 
 TextRow = Callable[[Prompt], Row]
@@ -37,8 +37,7 @@ def live_row(family: Family, context: Context) -> TextRow:
     return row
 
 
-def with_texts(family: Family, batch: Batch) -> Batch:
-    """The batch with the conditions of its `texts`."""
-    text = collate(encode_live(family, batch.texts)).to(batch.latents.device, torch.float32)
-    cond = Conditions({**batch.cond.parts, **text.parts}, {**batch.cond.lengths, **text.lengths})
-    return replace(batch, cond=cond)
+def with_texts(family: Family, batch: Batch, negative: bool = False) -> Batch:
+    """The batch with the conditions of its `texts`; `negative`: all of them are negative prompts."""
+    text = collate(encode_live(family, batch.texts, negative)).to(batch.latents.device, torch.float32)
+    return replace(batch, cond=replaced(batch.cond, text))

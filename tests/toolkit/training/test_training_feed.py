@@ -52,7 +52,7 @@ def feed(tiny_flux: Path, cpu: Context, pictures: Path) -> Make:
         lines: list[str] = [] if told is None else told
         images = RowCache() if cache else None
         made = Feed(family, cpu, data, images, RowCache(), keep_texts, tell=lines.append)
-        lines += made.encode([], [], no_bar)
+        lines += made.encode(no_bar)
         return made
 
     return make
@@ -99,13 +99,13 @@ def test_an_epoch_holds_every_sample_once_and_noise_is_new_in_the_next(feed: Mak
 
 def test_a_sample_keeps_its_noise_in_every_batch_that_holds_it(feed: Make) -> None:
     made = feed()
-    alone, together = made.fetch(2, [4]), made.fetch(2, [1, 4, 6])
+    alone, together = made.assembly.fetch(2, [4]), made.assembly.fetch(2, [1, 4, 6])
     assert torch.equal(alone.noise[0], together.noise[1]) and alone.u[0] == together.u[1]
 
 
 def test_without_a_cache_every_epoch_draws_a_new_crop(feed: Make) -> None:
     made = feed(cache=False, random_crop=True, num_variants=2)
-    pixels = [made.fetch(epoch, [0]).pixels for epoch in range(3)]
+    pixels = [made.assembly.fetch(epoch, [0]).pixels for epoch in range(3)]
     assert all(each is not None for each in pixels) and len({each.tobytes() for each in pixels}) == 3
     assert made.parts_in_use() == ["vae"]
 
@@ -115,7 +115,7 @@ def test_cached_crops_take_turns_and_are_announced(feed: Make) -> None:
     made = feed(random_crop=True, num_variants=3, told=told)
     assert made.parts_in_use() == []
     for index in range(len(made.data)):
-        latents = [made.fetch(epoch, [index]).latents for epoch in range(6)]
+        latents = [made.assembly.fetch(epoch, [index]).latents for epoch in range(6)]
         for epoch, found in enumerate(latents):
             item, version = made.data[index], epoch % 3
             with made.family.parts.using("vae"), torch.no_grad():
@@ -136,14 +136,14 @@ def test_parts_stay_loaded_only_for_what_is_not_ahead(feed: Make) -> None:
 def test_cached_captions_take_turns_and_are_announced(feed: Make) -> None:
     told: list[str] = []
     made = feed(shuffle_tokens=True, keep_texts=True, num_variants=8, told=told)
-    texts = [made.fetch(epoch, [0]).texts[0] for epoch in range(16)]
+    texts = [made.assembly.fetch(epoch, [0]).texts[0] for epoch in range(16)]
     assert len(set(texts)) > 1 and texts[:8] == texts[8:]
     assert any("captions vary: 8 versions" in line for line in told)
 
 
 def test_a_dropped_caption_is_the_row_of_the_empty_text(feed: Make) -> None:
     made = feed(caption_dropout_rate=1.0)
-    fetched = made.fetch(0, [0])
+    fetched = made.assembly.fetch(0, [0])
     assert fetched.texts == [""] and fetched.rows is not None
     assert torch.equal(fetched.rows[0]["text"], made.text_row("", negative=True)["text"])
 
@@ -157,7 +157,7 @@ def test_a_broken_picture_is_left_out_of_its_batch_and_named_once(feed: Make, pi
     if cache:
         assert len(made.data) == 6
     else:
-        assert [item.record.name for item in made.fetch(0, [2, 3, 4]).items] == ["2.png", "4.png"]
+        assert [item.record.name for item in made.assembly.fetch(0, [2, 3, 4]).items] == ["2.png", "4.png"]
     taken(made, 6)
     assert len([line for line in told if str(broken) in line]) == 1
 

@@ -71,7 +71,7 @@ def feed(family: Family, cpu: Context) -> Make:
     def make(*datasets: DatasetItems, cache: bool = True, workers: Workers | None = None) -> Feed:
         data, images = Items(datasets), RowCache() if cache else None
         made = Feed(family, cpu, data, images, RowCache(), False, lambda line: None, workers=workers)
-        made.encode([], [], no_bar)
+        made.encode(no_bar)
         return made
 
     return make
@@ -195,7 +195,7 @@ def test_a_picture_that_is_gone_is_left_out_once_and_for_all(feed: Make, records
     records[1].path.unlink()
     made = feed(dataset(records, Treatment(batch_size=8)))
     assert [item.record.name for item in made.data] == [f"{number}.png" for number in (0, 2, 3, 4, 5)]
-    assert made.encode([], [], no_bar) == [] and len(made.data) == 5
+    assert made.encode(no_bar) == [] and len(made.data) == 5
 
 
 def test_a_broken_picture_of_an_archive_leaves_the_others(feed: Make, records: list[Record], tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ def test_a_broken_picture_of_an_archive_leaves_the_others(feed: Make, records: l
     told: list[str] = []
     made = feed(dataset(packed, Treatment(batch_size=4)), cache=False)
     made.tell = told.append
-    assert [item.record.name for item in made.fetch(0, [0, 1, 2]).items] == ["0.png", "2.png"]
-    assert len(made.fetch(1, [0, 1, 2]).items) == 2 and len(told) == 1
+    assert [item.record.name for item in made.assembly.fetch(0, [0, 1, 2]).items] == ["0.png", "2.png"]
+    assert len(made.assembly.fetch(1, [0, 1, 2]).items) == 2 and len(told) == 1
     with pytest.raises(ValueError, match="no image is left"):
-        feed(dataset(packed[1:2], Treatment()), cache=False).fetch(0, [0])
+        feed(dataset(packed[1:2], Treatment()), cache=False).assembly.fetch(0, [0])
 
 
 def test_workers_do_not_change_batches(feed: Make, tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_workers_do_not_change_batches(feed: Make, tmp_path: Path) -> None:
     large = dataset([Record(path, path.name, 4096, 4096) for path in paths], Treatment())
     with Workers(1) as workers:
         made = feed(large, cache=False, workers=workers)
-        found = made.fetch(0, [1]).pixels
+        found = made.assembly.fetch(0, [1]).pixels
         assert len(workers._shared.processes) == 1
-    alone = feed(large, cache=False, workers=Workers(0)).fetch(0, [1]).pixels
+    alone = feed(large, cache=False, workers=Workers(0)).assembly.fetch(0, [1]).pixels
     assert found is not None and alone is not None and np.array_equal(found, alone)
 
 
@@ -241,6 +241,6 @@ def test_captions_that_the_text_encoder_cuts_are_counted(feed: Make, family: Fam
         )
         assert too_long(family, ["short"]) == []
     made = feed(dataset([replace(records[0], caption=long)], Treatment()))
-    assert made.encode([], [], no_bar) == []
+    assert made.encode(no_bar) == []
     made.text_rows.cache = RowCache()
-    assert any("ends: 1 (first" in problem for problem in made.encode([], [], no_bar))
+    assert any("ends: 1 (first" in problem for problem in made.encode(no_bar))

@@ -105,7 +105,7 @@ def feed(checkpoint: Callable[[str], Path], cpu: Context, pictures: Path) -> Mak
             live_texts=live,
             options=options,
         )
-        made.encode([], [], bar)
+        made.encode(bar)
         return made
 
     return make
@@ -151,7 +151,7 @@ def test_a_row_is_that_of_its_own_pictures(feed: Make) -> None:
         shape = made.picture_rows.latent_shape(item)
         with made.family.parts.using("vae"), torch.no_grad():
             expected = made.family.encode_condition(item_references(item), shape)
-        (row,) = made.fetch(0, [index]).conditions
+        (row,) = made.assembly.fetch(0, [index]).conditions
         assert isinstance(row, dict) and torch.equal(row["reference.0"], expected["reference.0"])
     keys = {made.picture_rows.condition_key(item) for item in made.data}
     assert len(keys) == len(made.data) == 10
@@ -193,14 +193,14 @@ def test_channels_follow_random_crops(feed: Make, pictures: Path) -> None:
     noise(pictures / "set" / "0.png", (53, 32), 0)
     made = feed("control", cache=False, random_crop=True)
     assert made.parts_in_use() == ["vae"]
-    (one,), (other,) = made.fetch(0, [0]).conditions, made.fetch(1, [0]).conditions
+    (one,), (other,) = made.assembly.fetch(0, [0]).conditions, made.assembly.fetch(1, [0]).conditions
     assert isinstance(one, list) and isinstance(other, list)
     assert one[0].size == made.data[0].size and one[0].tobytes() != other[0].tobytes()
     batch = taken(made, 1)[0]
     assert batch.cond["control"].shape == batch.latents.shape
     varied = feed("control", random_crop=True, num_variants=2)
     assert varied.parts_in_use() == []
-    first, second, third = (varied.fetch(epoch, [0]).conditions[0]["control"] for epoch in range(3))
+    first, second, third = (varied.assembly.fetch(epoch, [0]).conditions[0]["control"] for epoch in range(3))
     assert torch.equal(first, third) and not torch.equal(first, second)
     fixed = feed("control")
     assert fixed.parts_in_use() == []
@@ -214,7 +214,7 @@ def test_a_reference_that_breaks_leaves_its_sample_out(feed: Make, pictures: Pat
     told: list[str] = []
     made = feed("control", random_crop=True, cache=False)
     made.tell = told.append
-    assert len(made.fetch(0, [0, 1, 2]).items) == 2
+    assert len(made.assembly.fetch(0, [0, 1, 2]).items) == 2
     assert len(told) == 1 and "refs/1.png" in told[0]
 
 

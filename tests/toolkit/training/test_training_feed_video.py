@@ -66,7 +66,7 @@ def feed(wan: Path, wan_small: Path, cpu: Context, videos: Path) -> Make:
         data = read_datasets([section], family.facts.multiple, 2, None, taken=family.facts)
         images, conditions = caches or (RowCache() if cache else None, RowCache())
         made = Feed(family, cpu, data, images, RowCache(), False, lambda line: None, conditions=conditions)
-        made.encode([], [], bar)
+        made.encode(bar)
         return made
 
     return make
@@ -85,7 +85,7 @@ def test_latents_are_those_of_the_chosen_frames(feed: Make) -> None:
     assert [round(float(frame[:, 12:].mean()) / 4) for frame in pixels] == [0, 4, 8, 12, 16]
     with made.family.parts.using("vae"), torch.no_grad():
         expected = made.family.encode_image(to_pixels(pixels[None]))
-    fetched = made.fetch(0, [made.data.index(item)])
+    fetched = made.assembly.fetch(0, [made.data.index(item)])
     assert fetched.latents is not None and fetched.latents.shape == (1, 4, 2, 8, 8)
     assert torch.allclose(fetched.latents, expected, atol=1e-5)
     assert fetched.noise.shape == fetched.latents.shape
@@ -150,14 +150,14 @@ def test_random_crops_take_the_first_frame_of_their_own_crop(feed: Make, videos:
     assert made.parts_in_use() == ["vae"]
     edges = set()
     for epoch in range(6):
-        fetched = made.fetch(epoch, [0])
+        fetched = made.assembly.fetch(epoch, [0])
         (pictures,) = fetched.conditions
         assert isinstance(pictures, list) and fetched.pixels is not None
         first = to_pixels(np.asarray(pictures[0])[None])
         assert torch.equal(first, to_pixels(fetched.pixels[:, 0]))
         edges.add(int(fetched.pixels[0, 0, 1, 0].sum()))
     with made.family.parts.using("vae"):
-        batch = made.finish(made.fetch(0, [0]))
+        batch = made.assembly.finish(made.assembly.fetch(0, [0]))
     assert torch.allclose(batch.cond["given"], batch.latents[:, :, :1], atol=1e-4)
 
 
