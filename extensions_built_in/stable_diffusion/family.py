@@ -12,6 +12,7 @@ from torch import Tensor
 from extensions_built_in.stable_diffusion.unet import read_facts
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.facts import text_length
+from toolkit.models.family import Vocabulary
 from toolkit.models.flow import steps_of
 from toolkit.models.latents import decode_scaled, encode_scaled
 from toolkit.models.parts import Parts
@@ -36,7 +37,8 @@ class StableDiffusionFamily:
         self.parts = parts
         self._text_length = text_length(parts.source, "tokenizer", 77)
         num_layers = parts.source.config("text_encoder").get("num_hidden_layers", 12)
-        self.facts = read_facts(parts, base_model, is_v_pred, {"text_encoder": num_layers})
+        vocabulary = Vocabulary("tokenizer", "text_encoder", "emb_params")
+        self.facts = read_facts(parts, base_model, is_v_pred, {"text_encoder": num_layers}, (vocabulary,))
 
     @property
     def denoiser(self) -> torch.nn.Module:

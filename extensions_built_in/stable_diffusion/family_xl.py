@@ -12,6 +12,7 @@ from torch import Tensor
 from extensions_built_in.stable_diffusion.unet import read_facts
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.facts import text_length
+from toolkit.models.family import Vocabulary
 from toolkit.models.flow import steps_of
 from toolkit.models.latents import decode_scaled, encode_scaled
 from toolkit.models.parts import Parts
@@ -19,6 +20,10 @@ from toolkit.models.text import rows, tokenize
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
+VOCABULARIES = (
+    Vocabulary("tokenizer", "text_encoder", "clip_l"),
+    Vocabulary("tokenizer_2", "text_encoder_2", "clip_g"),
+)
 
 
 class SdxlFamily:
@@ -51,7 +56,7 @@ class SdxlFamily:
             for name, is_used in zip(ENCODERS, used, strict=True)
             if is_used
         }
-        self.facts = read_facts(parts, base_model, is_v_pred, layers, numbers=("size",))
+        self.facts = read_facts(parts, base_model, is_v_pred, layers, VOCABULARIES, numbers=("size",))
 
     @property
     def denoiser(self) -> torch.nn.Module:

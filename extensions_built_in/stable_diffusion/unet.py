@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from toolkit.models.family import Facts, Trainable
+from toolkit.models.family import Facts, Trainable, Vocabulary
 from toolkit.models.parts import Parts
 
 ATTENTION = r".*\.attentions\.\d+\..*"
@@ -16,7 +16,12 @@ PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
 def read_facts(
-    parts: Parts, base_model: str, is_v_pred: bool, encoders: Mapping[str, int], numbers: tuple[str, ...] = ()
+    parts: Parts,
+    base_model: str,
+    is_v_pred: bool,
+    encoders: Mapping[str, int],
+    vocabularies: tuple[Vocabulary, ...],
+    numbers: tuple[str, ...] = (),
 ) -> Facts:
     """Facts of a checkpoint with a U-Net; `encoders`: text encoder -> how many of its layers the U-Net sees."""
     vae, scheduler = parts.source.config("vae"), parts.source.config("scheduler")
@@ -40,6 +45,7 @@ def read_facts(
             *(_text_trainable(name, count) for name, count in encoders.items()),
         ),
         numbers=numbers,
+        vocabularies=tuple(vocabulary for vocabulary in vocabularies if vocabulary.encoder in encoders),
     )
 
 

@@ -40,6 +40,19 @@ class Trainable:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """A text encoder that can be taught new words, with its tokenizer: both are parts of `needs["encode_prompt"]`.
+
+    The family gets its token ids from `toolkit/models/text.py`, which knows of words that are several tokens.
+    """
+
+    tokenizer: str
+    encoder: str
+    key: str
+    """Name of the vectors in the file of an embedding."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is true of the loaded checkpoint, read from its configuration files."""
 
@@ -73,6 +86,8 @@ class Facts:
     target height and width; "fps" []."""
     text_length: int = 0
     """How many tokens of a caption the network sees, where its tokenizers let more through; 0: as many."""
+    vocabularies: tuple[Vocabulary, ...] = ()
+    """Where an embedding (textual inversion) puts its words: every text encoder that reads captions, or none."""
 
 
 class Family(Protocol):

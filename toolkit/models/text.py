@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from itertools import count as count_from
 from typing import Any
 
 from torch import Tensor
 
 
 def tokenize(tokenizer: Any, texts: list[str], length: int, device: Any) -> Tensor:
-    """Token ids [B, length], padded and truncated at the end."""
-    ids = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    """Token ids [B, length], padded and truncated at the end; words of an embedding are all of their tokens."""
+    spelled = spell_words(tokenizer, texts)
+    ids = tokenizer(spelled, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
     return ids.to(device)
+
+
+def word_tokens(word: str, count: int) -> list[str]:
+    """The tokens of a word that an embedding adds to a tokenizer: `word`, `word_1`, `word_2` ..."""
+    return [word, *(f"{word}_{number}" for number in range(1, count))]
+
+
+def spell_words(tokenizer: Any, texts: list[str]) -> list[str]:
+    """`texts` with all tokens of each added word that has several, as the pipelines of diffusers spell them."""
+    added = tokenizer.added_tokens_encoder
+    for word in [word for word in added if f"{word}_1" in added]:
+        count = next(number for number in count_from(1) if f"{word}_{number}" not in added)
+        # what is spelled out already stays as it is
+        pieces = [re.split(rf"{re.escape(word)}(?!_\d)", text) for text in texts]
+        texts = [" ".join(word_tokens(word, count)).join(between) for between in pieces]
+    return texts
 
 
 def masked_tokens(

@@ -1,16 +1,19 @@
-"""What a config trains: networks on the denoiser, its experts and the text encoders, with optimizer and average."""
+"""What a config trains: networks on the denoiser, its experts and the text encoders, or words, with their optimizer."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn import Module
 
+from toolkit.config.sharing import why_not_shared
 from toolkit.context import Context
 from toolkit.models.family import Facts, Family, Trainable
+from toolkit.networks.embedding import LORA_FILE, Embedding, file_name
 from toolkit.networks.full import FullWeights
 from toolkit.networks.group import NetworkGroup, build_group
 from toolkit.networks.keys.codec import Codec
@@ -23,22 +26,46 @@ if TYPE_CHECKING:
     from toolkit.config.sections.train import TrainSection
     from toolkit.trainer.config import TrainerPlugin
 
+BYTES_PER_WEIGHT = 16
+"""fp32 weights, their gradients, and two moments."""
+FULL = 0.6
+"""Share of a GPU's memory that these may take; activations and the frozen parts need the rest."""
+Teaches = Literal["nothing", "words", "words alone"]
+"""Whether the text encoders are taught new words, beside what else is trained."""
 
-def choose_trained(facts: Facts, options: TrainSection) -> tuple[Trainable, ...]:
-    """The modules that are trained. ValueError if text encoders are wanted that cannot be."""
+
+def teaches(config: TrainerPlugin) -> Teaches:
+    """What a config teaches the text encoders."""
+    if config.words is None:
+        return "nothing"
+    return "words" if config.trains_model else "words alone"
+
+
+def choose_trained(facts: Facts, options: TrainSection, teaches: Teaches = "nothing") -> tuple[Trainable, ...]:
+    """The modules that are trained, beside new words or not. ValueError if what is wanted cannot be trained."""
+    if teaches != "nothing" and not facts.vocabularies:
+        raise ValueError("embedding: this model's text encoders cannot be taught words; train a network instead")
+    if teaches == "words alone":
+        return ()
     encoders = [trainable for trainable in facts.trainables if trainable.is_text_encoder]
     if options.train_text_encoder and not encoders:
         raise ValueError("train.train_text_encoder: this model's text encoders cannot be trained; set it to false")
     denoisers = [trainable for trainable in facts.trainables if not trainable.is_text_encoder]
-    return (*(denoisers if options.train_unet else ()), *(encoders if options.train_text_encoder else ()))
+    chosen = (*(denoisers if options.train_unet else ()), *(encoders if options.train_text_encoder else ()))
+    if teaches == "nothing":
+        return chosen
+    # the embedding's file is named by its word, and the network's by what it is
+    return tuple(replace(trainable, file=LORA_FILE + trainable.file) for trainable in chosen)
 
 
 def build_state(config: TrainerPlugin, family: Family, context: Context, trained: tuple[Trainable, ...]) -> TrainState:
     """Network, optimizer, average: everything that changes while training. The modules must be loaded."""
     options = config.train
     torch.manual_seed(context.seed)
-    network = build_group(partial(_build_network, config), [_place(config, family, one) for one in trained])
-    for trainable, _ in network.members:
+    words = _words(config, family)
+    places = [_place(config, family, one) for one in trained]
+    network = build_group(partial(_build_network, config, context), places, words)
+    for trainable in trained:
         _prepare(family.parts[trainable.part], trainable, options.gradient_checkpointing)
     print(*network.describe(), sep="\n", flush=True)
     if config.network is not None and config.network.pretrained_lora_path:
@@ -51,6 +78,23 @@ def build_state(config: TrainerPlugin, family: Family, context: Context, trained
         ema=Ema(list(network.params.values()), ema.ema_decay) if ema.use_ema else None,
         scaler=torch.amp.GradScaler(context.device.type) if context.dtype == torch.float16 else None,
     )
+
+
+def _words(config: TrainerPlugin, family: Family) -> list[tuple[Trainable, Network]]:
+    """The new words, as a member of the group."""
+    section = config.words
+    if section is None:
+        return []
+    embedding = Embedding(
+        family.parts,
+        family.facts.vocabularies,
+        section.trigger,
+        section.tokens,
+        section.init_words,
+        section.suffix,
+        config.train.embedding_lr or config.train.lr,
+    )
+    return [(Trainable("embedding", blocks="", prefix="", file=file_name(section.trigger)), embedding)]
 
 
 def _left_out(network: NetworkGroup, path: Path) -> list[str]:
@@ -66,12 +110,30 @@ def _place(config: TrainerPlugin, family: Family, trainable: Trainable) -> tuple
     return family.parts[trainable.part], trainable, codec
 
 
-def _build_network(config: TrainerPlugin, module: Module, trainable: Trainable, codec: Codec) -> Network:
+def _build_network(
+    config: TrainerPlugin, context: Context, module: Module, trainable: Trainable, codec: Codec
+) -> Network:
     if config.network is not None:
         return config.network.build(module, trainable, codec)
     only, ignore = config.model.only_if_contains or (), config.model.ignore_if_contains or ()
     is_single_file = config.save.save_format == "safetensors"
-    return FullWeights(module, trainable.part, only, ignore, trainable.file, is_single_file)
+    is_shared = shares_weights(config, context, module)
+    if is_shared and trainable.file:
+        raise ValueError("train.fsdp: the weights of experts cannot be shared out; train a network, or one GPU's worth")
+    return FullWeights(module, trainable.part, only, ignore, trainable.file, is_single_file, is_shared)
+
+
+def shares_weights(config: TrainerPlugin, context: Context, module: Module) -> bool:
+    """Whether each rank keeps only a part of the weights that are trained."""
+    wanted = config.train.fsdp
+    if context.world == 1 or config.network is not None or wanted is False:
+        return False
+    if wanted == "auto":
+        if context.device.type != "cuda" or why_not_shared(config.train, config.network, config.words):
+            return False
+        room = torch.cuda.get_device_properties(context.device).total_memory
+        return sum(param.numel() for param in module.parameters()) * BYTES_PER_WEIGHT > FULL * room
+    return True
 
 
 def _prepare(module: Any, trainable: Trainable, checkpointing: bool) -> None:

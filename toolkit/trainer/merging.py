@@ -1,0 +1,76 @@
+"""`train.merge_network_on_save`: the whole model with what was trained merged in, beside the files of every save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from toolkit.config.key_names import KeyNames
+from toolkit.context import DTYPES
+from toolkit.models.family import Family, Trainable
+from toolkit.networks.attached import network_file
+from toolkit.trainer.trained import choose_trained, teaches
+from toolkit.weights.base import Base, open_base
+from toolkit.weights.into_base import Added, merge_into_base, plan_updates
+
+if TYPE_CHECKING:
+    from toolkit.trainer.config import TrainerPlugin
+
+
+class Merged:
+    """Merges the network files of a save into the checkpoint: a folder, or a file where the checkpoint is one.
+
+    From files to files, tensor by tensor, so that it takes no memory from the training, and a model that is quantized
+    while training is merged in full precision.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        trained: Mapping[str, str | None],
+        before: list[Added],
+        strength: float,
+        names: KeyNames,
+        dtype: torch.dtype,
+    ) -> None:
+        """`trained`: suffix of a file -> the denoiser that it is for, or None for the only one; `before`: merged first.
+
+        ValueError if the checkpoint cannot be merged into.
+        """
+        for part in base.denoisers:
+            base.open(part)
+        self.base, self.trained, self.before = base, trained, before
+        self.strength, self.names, self.dtype = strength, names, dtype
+        self.ending = "_merged" if base.file is None else "_merged.safetensors"
+
+    def write(self, files: Mapping[str, Path], target: Path) -> None:
+        """Merge `files`, those of a save by suffix, and write the model `target`."""
+        added = [*self.before, *(Added(files[suffix], self.strength, part) for suffix, part in self.trained.items())]
+        updates, _ = plan_updates(self.base, added, self.names)
+        merge_into_base(self.base, updates, target, added=added, dtype=self.dtype)
+
+
+def make_merged(config: TrainerPlugin, family: Family) -> Merged | None:
+    """What merges at every save, if the config asks for it. ValueError if the checkpoint cannot be merged into."""
+    options, model = config.train, config.model
+    if not options.merge_network_on_save:
+        return None
+    return Merged(
+        open_base(model.name_or_path, model.revision),
+        _places(choose_trained(family.facts, options, teaches(config))),
+        [Added(network_file(model.lora_path))] if model.lora_path else [],
+        options.merge_network_on_save_strength,
+        model.key_names,
+        DTYPES[config.save.dtype],
+    )
+
+
+def _places(trained: tuple[Trainable, ...]) -> dict[str, str | None]:
+    """Suffix of a network's file -> the expert that it is for, where there are several."""
+    files = dict.fromkeys(one.file for one in trained)
+    if len(files) == 1:
+        return dict.fromkeys(files)
+    return {one.file: one.part for one in trained if not one.is_text_encoder}
