@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,9 @@ from toolkit.models.hub import Root, is_single_file, single_file
 from toolkit.models.offload import compute_device
 from toolkit.models.parts import Parts
 from toolkit.models.source import fingerprint
+from toolkit.models.wrapped import is_wrapper
 from toolkit.networks.keys.codec import Codec
-from toolkit.networks.keys.file import read_tensors
+from toolkit.networks.keys.file import read_sound
 from toolkit.networks.keys.suffixes import DOWN, MAGNITUDE, UP, split_key
 
 Layer = Mapping[str, Tensor]
@@ -53,7 +55,7 @@ def merge_at_load(
     file = network_file(path)
     found = {}
     for trainable in trainables:
-        layers = _layer_names(parts.source.empty(trainable.part, parts.dtype))
+        layers = layer_names(parts.source.empty(trainable.part, parts.dtype))
         tensors = by_layer(file, trainable, names, layers)
         if tensors:
             found[trainable.part] = MergedNetwork(file, tensors, strength)
@@ -65,19 +67,39 @@ def merge_at_load(
 def attach(module: nn.Module, trainable: Trainable, names: KeyNames, path: str, strength: float = 1) -> FrozenNetwork:
     """Add the network at `path` to a loaded module, before what is trained is built; it acts with `strength`."""
     file = network_file(path)
-    layers = _layer_names(module)
+    layers = layer_names(module)
     tensors = by_layer(file, trainable, names, layers)
     if not tensors:
         raise ValueError(f"{path}: none of its layers belongs to {trainable.part}")
+    for name, layer in tensors.items():
+        _check_factors(path, name, layer, tuple(module.get_parameter(f"{name}.weight").shape))
     return FrozenNetwork(module, tensors, strength)
+
+
+def _check_factors(path: str, name: str, layer: Layer, shape: tuple[int, ...]) -> None:
+    """ValueError if two low-rank factors do not make an update of a weight of `shape`."""
+    if DOWN not in layer or UP not in layer:
+        return
+    made = (layer[UP].shape[0], layer[DOWN][0].numel())
+    if made != (shape[0], math.prod(shape[1:])):
+        raise ValueError(
+            f"{path}: {name} changes a weight of {list(made)}, but that of the model is {list(shape)}: "
+            "the file belongs to another model"
+        )
 
 
 def by_layer(file: Path, trainable: Trainable, names: KeyNames, layers: Sequence[str]) -> dict[str, dict[str, Tensor]]:
     """Layer -> suffix -> tensor of a file in any key format, as far as it belongs to `trainable`."""
-    native = Codec(names, trainable.prefix).decode(read_tensors(file)[0], layers)
+    return group_layers(read_sound(file)[0], trainable.prefix, names, layers)
+
+
+def group_layers(
+    found: Mapping[str, Tensor], prefix: str, names: KeyNames, layers: Sequence[str]
+) -> dict[str, dict[str, Tensor]]:
+    """Layer -> suffix -> tensor, of the tensors of a file as far as they belong to the module with this prefix."""
     grouped: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in native.items():
-        split = split_key(key.removeprefix(trainable.prefix))
+    for key, tensor in Codec(names, prefix).decode(found, layers).items():
+        split = split_key(key.removeprefix(prefix))
         assert split is not None
         grouped.setdefault(split[0], {})[split[1]] = tensor
     return grouped
@@ -128,10 +150,10 @@ class FrozenNetwork:
 
     def _hook(self, layer: Any, tensors: Layer, device: torch.device) -> Any:
         dtype = layer.weight.dtype
-        if MAGNITUDE in tensors:
-            raise ValueError("a DoRA cannot be switched on and off; merge it with model.lora_path")
-        is_product = DOWN in tensors and UP in tensors
-        down = (tensors[DOWN] if is_product else change(tensors, tuple(layer.weight.shape))).to(device, dtype)
+        bias = tensors["diff_b"].to(device, dtype) if "diff_b" in tensors else None
+        tensors = {suffix: tensor for suffix, tensor in tensors.items() if suffix != "diff_b"}
+        is_product = DOWN in tensors and UP in tensors and MAGNITUDE not in tensors
+        down = (tensors[DOWN] if is_product else _whole_change(layer, tensors)).to(device, dtype)
         up = tensors[UP].to(device, dtype) if is_product else None
 
         def add(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
@@ -140,9 +162,27 @@ class FrozenNetwork:
             update = _compute(layer, args[0].to(down.dtype), down)
             if up is not None:
                 update = _compute_pointwise(update, up)
+            if bias is not None:
+                # along the last axis, or the channels of a convolution
+                update = update + bias.view(-1, *(1,) * (down.ndim - 2))
             return out + (self.strength * update).to(out.dtype)
 
         return add
+
+
+def _whole_change(layer: Any, tensors: Layer) -> Tensor:
+    """What a network adds to the weight of `layer`; a DoRA turns it and gives its rows their length, in fp32."""
+    shape = tuple(layer.weight.shape)
+    if not tensors:
+        # only the bias changes
+        return torch.zeros(shape)
+    if MAGNITUDE not in tensors:
+        return change(tensors, shape)
+    weight = (layer.weight.dequantize() if is_wrapper(layer.weight) else layer.weight).detach().float()
+    moved = {suffix: tensor.to(weight.device) for suffix, tensor in tensors.items()}
+    turned = weight + change({key: value for key, value in moved.items() if key != MAGNITUDE}, shape)
+    length = moved[MAGNITUDE].float().flatten() / turned.flatten(1).norm(dim=1)
+    return turned * length.view(-1, *(1,) * (turned.ndim - 1)) - weight
 
 
 def change(tensors: Layer, shape: tuple[int, ...]) -> Tensor:
@@ -161,6 +201,15 @@ def change(tensors: Layer, shape: tuple[int, ...]) -> Tensor:
     raise ValueError(f"a network with {', '.join(sorted(layer))} is not read")
 
 
+def merged(weight: Tensor, tensors: Layer, strength: float) -> Tensor:
+    """`weight` with what a network makes of it, in fp32; rows get the norms of a DoRA's magnitudes."""
+    whole = weight.float() + strength * change(tensors, tuple(weight.shape))
+    if MAGNITUDE in tensors:
+        norm = whole.flatten(1).norm(dim=1)
+        whole *= (tensors[MAGNITUDE].float().flatten() / norm).view(-1, *(1,) * (whole.ndim - 1))
+    return whole
+
+
 def _factor(layer: Layer, number: int) -> Tensor:
     whole = layer.get(f"lokr_w{number}")
     if whole is not None:
@@ -174,11 +223,7 @@ def _merge(layer: Any, tensors: Layer, strength: float) -> None:
     device = weight.device
     moved = {suffix: tensor.to(device) for suffix, tensor in tensors.items()}
     if set(moved) != {"diff_b"}:
-        whole = weight.float() + strength * change(moved, tuple(weight.shape))
-        if MAGNITUDE in moved:
-            norm = whole.flatten(1).norm(dim=1)
-            whole *= (moved[MAGNITUDE].float().flatten() / norm).view(-1, *(1,) * (whole.ndim - 1))
-        weight.copy_(whole)
+        weight.copy_(merged(weight, moved, strength))
     if "diff_b" in moved:
         layer.bias.copy_(layer.bias.float() + strength * moved["diff_b"].float())
 
@@ -197,5 +242,6 @@ def _compute_pointwise(x: Tensor, weight: Tensor) -> Tensor:
     return (functional.conv1d, functional.conv2d, functional.conv3d)[weight.ndim - 3](x, weight)
 
 
-def _layer_names(module: nn.Module) -> list[str]:
+def layer_names(module: nn.Module) -> list[str]:
+    """The names of the layers that have a weight."""
     return [name for name, part in module.named_modules() if "weight" in part._parameters]

@@ -13,10 +13,10 @@ from torch import Tensor
 from toolkit.context import Context
 from toolkit.models.family import Family
 from toolkit.sampling.contact_sheet import write_contact_sheet
-from toolkit.sampling.picture_files import save_animation, save_picture
+from toolkit.sampling.picture_files import list_pictures, save_animation, save_picture
 from toolkit.sampling.prompts import SamplePrompt
-from toolkit.sampling.render import Frames, decode, render
-from toolkit.sampling.request import Request, groups
+from toolkit.sampling.render import Frames, decode, render_all
+from toolkit.sampling.request import Request
 from toolkit.sampling.video_files import save_mp4
 from toolkit.training.resting import resting
 from toolkit.training.state import TrainState
@@ -48,33 +48,35 @@ class SamplePictures:
 
     def after_step(self, state: TrainState, loss: Tensor) -> None:
         """Make pictures when they are due; the end of the run makes its own."""
-        if self.every and state.step % self.every == 0 and self.start_step <= state.step < self.total:
+        if self.is_due(state.step):
             self.make(state)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step has pictures; the last one has those of the end of the run."""
+        return bool(self.every) and step % self.every == 0 and self.start_step <= step < self.total
+
+    def is_missing(self, step: int) -> bool:
+        """Whether a step lacks pictures that were due: a run was killed between its save and its pictures."""
+        made = [picture for picture in list_pictures(self.folder) if picture.step == step]
+        return step > 0 and self.is_due(step) and len(made) < len(self.prompts)
 
     @torch.no_grad()
     def make(self, state: TrainState) -> list[Path]:
         """Make, save and lay out all pictures."""
-        latents: dict[int, Tensor] = {}
         with resting(self.family, state), self.around():
-            for strength in dict.fromkeys(prompt.network_multiplier for prompt in self.prompts):
-                with state.network.scaled(strength):
-                    latents |= self._denoise(strength)
+            requests = [self._request(state, prompt) for prompt in self.prompts]
+            latents = render_all(self.family, self.context, requests, state.network.scaled, self.sampler)
         with self.family.parts.using(*self.family.needs["decode"]):
-            made = decode(self.family, [latents[index] for index in range(len(self.prompts))])
+            made = decode(self.family, latents)
         paths = [self._save(frames, state.step, index) for index, frames in enumerate(made)]
         self.sheet = write_contact_sheet(self.folder, self.title)
         self.tell(state.step, paths)
         return paths
 
-    def _denoise(self, strength: float) -> dict[int, Tensor]:
-        """Latents by place of the prompts that are made with this strength of the network."""
-        places = [index for index, prompt in enumerate(self.prompts) if prompt.network_multiplier == strength]
-        requests = [self.request_of(self.prompts[index]) for index in places]
-        latents: dict[int, Tensor] = {}
-        for group in groups(requests):
-            made = render(self.family, self.context, [requests[number] for number in group], self.sampler)
-            latents.update(zip((places[number] for number in group), made, strict=True))
-        return latents
+    def _request(self, state: TrainState, prompt: SamplePrompt) -> Request:
+        """The request of a prompt, which a trained text encoder reads with the strength that the prompt asks for."""
+        with state.network.scaled(prompt.network_multiplier):
+            return self.request_of(prompt)
 
     def _save(self, frames: Frames, step: int, index: int) -> Path:
         """Write a picture, or a video as an animated webp with an mp4 beside it; returns the former."""

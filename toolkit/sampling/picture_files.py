@@ -44,17 +44,8 @@ def save_picture(
     image: Image.Image, folder: Path, step: int, index: int, count: int, ext: str, metadata: Mapping[str, Any]
 ) -> Path:
     """Write number `index` of the `count` pictures of a step, with `metadata` such as prompt and seed inside."""
-    kind = _FORMATS[ext.lower().lstrip(".")]
-    name = file_name(step, index, count, ext)
     facts = {**metadata, "step": step, "index": index}
-    with atomic_path(folder / name) as temporary:
-        if kind == "PNG":
-            image.save(temporary, kind, pnginfo=_png_info(facts))
-        elif kind == "JPEG":
-            image.convert("RGB").save(temporary, kind, quality=95, subsampling=0, exif=_exif(facts))
-        else:
-            image.save(temporary, kind, quality=95, exif=_exif(facts))
-    return folder / name
+    return write_picture(image, _place(folder, step, index, count, ext, facts), facts)
 
 
 def save_animation(
@@ -67,9 +58,26 @@ def save_animation(
     metadata: Mapping[str, Any],
 ) -> Path:
     """Write a video as an animated webp, which browsers and picture viewers show, named like a picture."""
-    name = file_name(step, index, count, "webp")
     facts = {**metadata, "step": step, "index": index}
-    with atomic_path(folder / name) as temporary:
+    return write_animation(frames, fps, _place(folder, step, index, count, "webp", facts), facts)
+
+
+def write_picture(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> Path:
+    """Write a PNG, JPEG or WebP, by the ending of `path`, that says in itself what it was made with."""
+    kind = _FORMATS[path.suffix.lower().lstrip(".")]
+    with atomic_path(path) as temporary:
+        if kind == "PNG":
+            image.save(temporary, kind, pnginfo=_png_info(facts))
+        elif kind == "JPEG":
+            image.convert("RGB").save(temporary, kind, quality=95, subsampling=0, exif=_exif(facts))
+        else:
+            image.save(temporary, kind, quality=95, exif=_exif(facts))
+    return path
+
+
+def write_animation(frames: Sequence[Image.Image], fps: int, path: Path, facts: Mapping[str, Any]) -> Path:
+    """Write a video as an animated webp that says in itself what it was made with."""
+    with atomic_path(path) as temporary:
         frames[0].save(
             temporary,
             "WEBP",
@@ -80,16 +88,33 @@ def save_animation(
             quality=95,
             exif=_exif(facts),
         )
-    return folder / name
+    return path
 
 
-def file_name(step: int, index: int, count: int, ext: str) -> str:
-    """The name of number `index` of the `count` samples of a step; ai-toolkit's tools look for it."""
-    return f"{time.time_ns() // 1_000_000}__{step:09d}_{index:0{len(str(count))}d}.{ext.lower().lstrip('.')}"
+def _place(folder: Path, step: int, index: int, count: int, ext: str, facts: Mapping[str, Any]) -> Path:
+    """The file of a sample, by a name that ai-toolkit's tools look for.
+
+    One that is made again, as after a kill, takes the place of the earlier one; made otherwise, it stands beside it,
+    and is the later one by its name even if the clock went back.
+    """
+    extension = ext.lower().lstrip(".")
+    before = next((found for found in list_pictures(folder) if (found.step, found.index) == (step, index)), None)
+    if before and before.path.suffix == f".{extension}" and _is_of(before.path, facts):
+        return before.path
+    time_ms = max(time.time_ns() // 1_000_000, before.time_ms + 1 if before else 0)
+    return folder / f"{time_ms}__{step:09d}_{index:0{len(str(count))}d}.{extension}"
+
+
+def _is_of(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a picture was made with these settings."""
+    try:
+        return read_metadata(path) == json.loads(json.dumps(facts))
+    except OSError:
+        return False
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what `save_picture` put into a file; empty for a picture of another program."""
+    """Return what `write_picture` put into a file; empty for a picture of another program."""
     with Image.open(path) as image:
         text = image.info.get("aitk") or image.getexif().get(_IMAGE_DESCRIPTION)
     try:

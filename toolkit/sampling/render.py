@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from einops import rearrange
@@ -12,12 +13,34 @@ from torch import Tensor
 from toolkit.context import Context
 from toolkit.models.conditions import Conditions, Row, collate
 from toolkit.models.family import Family
-from toolkit.sampling.request import Request, latent_shape
+from toolkit.sampling.request import Request, groups, latent_shape
 from toolkit.sampling.sample import sample
 from toolkit.sampling.schedulers import make_scheduler
+from toolkit.sampling.start import Start
 
 Frames = list[Image.Image]
 """A video, or of a picture the only frame."""
+Scaled = Callable[[float], AbstractContextManager[object]]
+"""A block in which the networks act with so many times their strength."""
+
+
+def render_all(
+    family: Family,
+    context: Context,
+    requests: Sequence[Request],
+    scaled: Scaled,
+    sampler: str | None = None,
+    most: int | None = None,
+) -> list[Tensor]:
+    """Latents [1, C, (f,) h, w] for requests of any kind, `most` of them at once; the denoiser must be loaded."""
+    latents: dict[int, Tensor] = {}
+    for strength in dict.fromkeys(request.prompt.network_multiplier for request in requests):
+        places = [n for n, request in enumerate(requests) if request.prompt.network_multiplier == strength]
+        with scaled(strength):
+            for group in groups([requests[place] for place in places], most):
+                made = render(family, context, [requests[places[number]] for number in group], sampler)
+                latents.update(zip((places[number] for number in group), made, strict=True))
+    return [latents[place] for place in range(len(requests))]
 
 
 def render(family: Family, context: Context, requests: Sequence[Request], sampler: str | None = None) -> list[Tensor]:
@@ -37,6 +60,7 @@ def render(family: Family, context: Context, requests: Sequence[Request], sample
             first.steps,
             first.guidance_rescale,
             generators,
+            _start(requests, context),
         )
     return list(latents.split(1))
 
@@ -57,6 +81,11 @@ def frames_of(pixels: Tensor) -> Frames:
     levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     levels = levels if levels.ndim == 4 else levels[:, None]
     return [Image.fromarray(frame.numpy()) for frame in rearrange(levels, "c f h w -> f h w c").contiguous()]
+
+
+def _start(requests: Sequence[Request], context: Context) -> Start | None:
+    latents = [request.start for request in requests if request.start is not None]
+    return Start(torch.cat(latents).to(context.device, torch.float32), requests[0].strength) if latents else None
 
 
 def _conditions(rows: Sequence[Row], context: Context) -> Conditions:

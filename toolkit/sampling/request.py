@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from toolkit.models.conditions import Row, signature
 from toolkit.models.family import Facts
@@ -22,6 +23,10 @@ class Request:
     row: Row
     no: Row | None = None
     """The conditions of the negative prompt, where guidance takes a second pass."""
+    start: Tensor | None = None
+    """Latents [1, C, (f,) h, w] of the picture that is changed; None: it begins with noise."""
+    strength: float = 1.0
+    """How much of that picture is given up."""
 
 
 def make_request(prompt: SamplePrompt, facts: Facts, text: Row, negative: Row | None, condition: Row) -> Request:
@@ -41,7 +46,7 @@ def needs_negative(prompt: SamplePrompt, facts: Facts) -> bool:
     return facts.guidance == "cfg" and prompt.guidance > 1
 
 
-def numbers(prompt: SamplePrompt, facts: Facts) -> dict[str, torch.Tensor]:
+def numbers(prompt: SamplePrompt, facts: Facts) -> dict[str, Tensor]:
     """The numbers that the network takes, as of a picture that was made at this size and not cropped."""
     size = float(prompt.height), float(prompt.width)
     known = {"size": torch.tensor([*size, 0.0, 0.0, *size]), "fps": torch.tensor(float(prompt.fps))}
@@ -54,8 +59,8 @@ def latent_shape(prompt: SamplePrompt, facts: Facts) -> tuple[int, ...]:
     return (facts.channels, *frames, prompt.height // facts.stride, prompt.width // facts.stride)
 
 
-def groups(requests: Sequence[Request]) -> Iterator[list[int]]:
-    """Indices of requests that can be made in one batch, of about one megapixel."""
+def groups(requests: Sequence[Request], most: int | None = None) -> Iterator[list[int]]:
+    """Indices of requests that can be made in one batch, of `most` pictures, or of about one megapixel."""
     waiting: dict[tuple[object, ...], list[int]] = {}
     for index, request in enumerate(requests):
         prompt = request.prompt
@@ -64,10 +69,11 @@ def groups(requests: Sequence[Request]) -> Iterator[list[int]]:
             (prompt.steps, prompt.guidance, prompt.guidance_rescale, prompt.network_multiplier),
             signature(request.row),
             request.no and signature(request.no),
+            (request.start is None, request.strength),
         )
         waiting.setdefault(key, []).append(index)
     for indices in waiting.values():
         prompt = requests[indices[0]].prompt
-        size = max(1, BATCH_PIXELS // (prompt.width * prompt.height * prompt.num_frames))
+        size = most or max(1, BATCH_PIXELS // (prompt.width * prompt.height * prompt.num_frames))
         for start in range(0, len(indices), size):
             yield indices[start : start + size]

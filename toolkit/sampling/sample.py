@@ -12,6 +12,7 @@ from torch import Tensor
 from toolkit.models.conditions import Conditions, hold
 from toolkit.models.family import Family
 from toolkit.sampling.schedulers import set_steps
+from toolkit.sampling.start import Start, begin
 
 
 @torch.no_grad()
@@ -25,8 +26,9 @@ def sample(
     steps: int = 20,
     rescale: float = 0.0,
     generators: Sequence[torch.Generator] = (),
+    start: Start | None = None,
 ) -> Tensor:
-    """Denoise `noise` [B, C, (f,) h, w] under `cond` to latents of the same shape.
+    """Denoise `noise` [B, C, (f,) h, w] under `cond` to latents of the same shape; with `start`, from a picture on.
 
     With the conditions `no` of the negative prompt, `guidance` is the scale of classifier-free guidance, and `rescale`
     how far the guided prediction gets its deviation back. Schedulers that add noise take it from `generators`, one per
@@ -36,8 +38,8 @@ def sample(
     options: dict[str, Any] = {"return_dict": False}
     if generators and "generator" in inspect.signature(scheduler.step).parameters:
         options["generator"] = list(generators)
-    x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
-    for step in scheduler.timesteps:
+    x, timesteps = begin(scheduler, noise, steps, start)
+    for step in timesteps:
         z = scheduler.scale_model_input(x, step) if hasattr(scheduler, "scale_model_input") else x
         z = hold(z, cond)
         t = (step.double() / scheduler.config.num_train_timesteps).expand(len(x))

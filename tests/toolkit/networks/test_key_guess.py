@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from key_models import MODELS, lora, native
 
-from toolkit.cli.lora import list_candidates
 from toolkit.networks.keys.codec import FORMATS, Codec
+from toolkit.networks.keys.family import list_candidates
 from toolkit.networks.keys.guess import guess_family, key_format, stems_of
 
 CANDIDATES = list_candidates()

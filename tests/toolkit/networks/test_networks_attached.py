@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_a_convolution_is_adapted_too(tmp_path: Path):
     torch.testing.assert_close(module.layer(x), wanted)
 
 
-def test_a_dora_is_merged_but_not_switched(tiny_flux: Path, tmp_path: Path):
+def test_a_dora_is_merged_or_added(tiny_flux: Path, tmp_path: Path):
     weight = transformer(tiny_flux).get_submodule(LAYERS[0]).weight
     rows, columns = weight.shape
     tensors = draw({"lora_A.weight": (2, columns), "lora_B.weight": (rows, 2), "lora_magnitude_vector": (rows,)})
@@ -178,8 +179,30 @@ def test_a_dora_is_merged_but_not_switched(tiny_flux: Path, tmp_path: Path):
     merge_at_load(parts, [FLUX], KeyNames(), str(file))
     with parts.using("transformer"):
         torch.testing.assert_close(parts["transformer"].get_submodule(LAYERS[0]).weight.data, wanted.detach())
-    with pytest.raises(ValueError, match="a DoRA cannot be switched"):
-        attach(transformer(tiny_flux), FLUX, KeyNames(), str(file))
+    module = transformer(tiny_flux)
+    layer = module.get_submodule(LAYERS[0])
+    x = torch.randn(2, columns)
+    before = layer(x)
+    network = attach(module, FLUX, KeyNames(), str(file))
+    torch.testing.assert_close(layer(x), before + x @ (wanted - weight).T, rtol=1e-4, atol=1e-4)
+    # half of the way from the frozen layer to the trained one, as in training
+    with network.scaled(0.5):
+        torch.testing.assert_close(layer(x), before + 0.5 * x @ (wanted - weight).T, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_and_biases_of_linear_layers_and_convolutions(tmp_path: Path):
+    file = tmp_path / "diff.safetensors"
+    for layer, x in ((nn.Linear(4, 6), torch.randn(2, 3, 4)), (nn.Conv2d(4, 6, 3, padding=1), torch.randn(2, 4, 5, 5))):
+        whole, bias = torch.randn(layer.weight.shape), torch.randn(6)
+        save_file({"transformer.layer.diff": whole, "transformer.layer.diff_b": bias}, file)
+        module = nn.Module()
+        module.layer = layer
+        attach(module, FLUX, KeyNames(), str(file), strength=0.5)
+        changed = deepcopy(layer)
+        changed._forward_hooks.clear()
+        changed.weight.data += 0.5 * whole
+        changed.bias.data += 0.5 * bias
+        torch.testing.assert_close(layer(x), changed(x), rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_of_another_model_is_refused(tiny_flux: Path, tmp_path: Path):

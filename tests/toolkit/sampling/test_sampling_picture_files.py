@@ -65,3 +65,19 @@ def test_listing_is_by_step_and_index_and_takes_the_later_of_two(tmp_path: Path)
 
 def test_text_leaves_out_what_is_unknown() -> None:
     assert a1111_text({"prompt": "a cat", "seed": 1}) == "a cat\nSeed: 1"
+
+
+def test_a_picture_that_is_made_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    first = save_picture(Image.new("RGB", (8, 8), "red"), tmp_path, 1, 0, 2, "png", FACTS)
+    again = save_picture(Image.new("RGB", (8, 8), "blue"), tmp_path, 1, 0, 2, "png", FACTS)
+    assert again == first and [path.name for path in tmp_path.iterdir()] == [first.name]
+    with Image.open(again) as image:
+        assert image.getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_one_that_is_made_otherwise_is_the_later_one_whatever_the_clock_says(tmp_path: Path) -> None:
+    first = save_picture(Image.new("RGB", (8, 8)), tmp_path, 1, 0, 1, "png", FACTS)
+    ahead = first.rename(tmp_path / "9999999999999__000000001_0.png")
+    second = save_picture(Image.new("RGB", (8, 8)), tmp_path, 1, 0, 1, "png", {**FACTS, "seed": 43})
+    assert second.name == "10000000000000__000000001_0.png" and ahead.exists()
+    assert [found.path for found in list_pictures(tmp_path)] == [second]

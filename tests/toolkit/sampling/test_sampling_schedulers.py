@@ -12,7 +12,7 @@ import torch
 from diffusers.utils import import_utils
 from torch import Tensor
 
-from toolkit.config.checks import _has_sampler
+from toolkit.config.checks import has_sampler
 from toolkit.models.conditions import Conditions
 from toolkit.models.family import Facts
 from toolkit.sampling.sample import sample
@@ -170,8 +170,8 @@ def test_the_light_list_of_names_is_that_of_the_tables():
         flow = False
 
     names = {*DIFFUSION, *FLOW, "flowmatch", "mean_flow", None}
-    assert {name for name in names if _has_sampler(name, Flow)} == {*FLOW, "flowmatch", None}  # type: ignore[arg-type]
-    assert {name for name in names if _has_sampler(name, Diffusion)} == {*DIFFUSION, None}  # type: ignore[arg-type]
+    assert {name for name in names if has_sampler(name, Flow)} == {*FLOW, "flowmatch", None}  # type: ignore[arg-type]
+    assert {name for name in names if has_sampler(name, Diffusion)} == {*DIFFUSION, None}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("facts", [FLOW_FACTS, SD])
