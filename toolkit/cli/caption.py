@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs import get_job
-from toolkit.cli.run import BAD_CONFIG, DONE, run_jobs
-from toolkit.config import ConfigError
-from toolkit.config.preflight import preflight
+from toolkit.cli.one_process import run_process
 
 
 def caption(
@@ -63,15 +59,4 @@ def caption(
     section = {key: value for key, value in keys.items() if value is not None}
     process = {"type": "captioner", "training_folder": output, "device": device, "caption": section}
     name = f"caption_{Path(path).expanduser().absolute().name or 'all'}"
-    try:
-        job = get_job({"job": "caption", "config": {"name": name, "process": [process]}}, overrides=overrides or [])
-        problems = "\n".join(map(str, preflight(job)))
-    except ConfigError as error:
-        problems = str(error)
-    if problems:
-        print(problems.replace("config.process.0.", ""), file=sys.stderr)
-        raise typer.Exit(BAD_CONFIG)
-    if dry_run:
-        print("\n".join(job.plan()))
-        raise typer.Exit(DONE)
-    raise typer.Exit(run_jobs([job], recover=False, log_file=None))
+    run_process("caption", name, process, dry_run, overrides or [])

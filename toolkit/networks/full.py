@@ -17,6 +17,7 @@ from toolkit.models.source import without_bars
 from toolkit.networks.files import as_saved, write_weights
 from toolkit.networks.keys.file import read_tensors
 from toolkit.networks.network import Network, group_params, lr_of
+from toolkit.networks.shared import like, share_out, whole
 from toolkit.networks.targets import NoLayersLeft, weight_layers
 
 
@@ -31,20 +32,31 @@ class FullWeights:
         ignore: Sequence[str] = (),
         file: str = "",
         is_single_file: bool = False,
+        is_shared: bool = False,
     ) -> None:
-        """`only`, `ignore`: texts that a weight's name `<subfolder>.<name>` contains; `file`: suffix of an expert."""
+        """`only`, `ignore`: texts that a weight's name `<subfolder>.<name>` contains; `file`: suffix of an expert;
+        `is_shared`: share the weights out over the ranks of the run.
+        """
         if packed := [name for name, layer in weight_layers(module).items() if is_quantized(layer)]:
             raise ValueError(f"{subfolder} is quantized and cannot be trained whole; unset quantize ({packed[0]})")
         self.module, self.subfolder, self.file = module.requires_grad_(False), subfolder, file
         self.suffix = ".safetensors" if is_single_file else ""
-        self.rules = (only, ignore)
-        self.params = {name: param for name, param in module.named_parameters() if self._is_chosen(name)}
+        self.rules, self._kind = (only, ignore), type(module)
+        self.params = self._chosen()
         if not self.params:
             raise NoLayersLeft(f"model.only_if_contains, model.ignore_if_contains: no weight of {subfolder} is left")
         for param in self.params.values():
-            param.data = param.data.float()
             param.requires_grad_(True)
+        if is_shared:
+            share_out(module)
+            self.params = self._chosen()
+        for param in self.params.values():
+            if param.dtype != torch.float32:
+                param.data = param.data.float()
         self.header: Mapping[str, str] = {"network_type": "full"}
+
+    def _chosen(self) -> dict[str, torch.nn.Parameter]:
+        return {name: param for name, param in self.module.named_parameters() if self._is_chosen(name)}
 
     def _is_chosen(self, name: str) -> bool:
         full_name, (only, ignore) = f"{self.subfolder}.{name}", self.rules
@@ -76,7 +88,11 @@ class FullWeights:
 
     def write(self, path: Path, dtype: torch.dtype, header: Mapping[str, str]) -> None:
         """Write `path/<subfolder>` for `from_pretrained`, sharded over 5 GB, and `path/aitk_meta.yaml`; or one file."""
-        weights = {name: as_saved(tensor, dtype) for name, tensor in self.module.state_dict().items()}
+        found = self.module.state_dict()
+        weights = {name: as_saved(whole(tensor), dtype) for name, tensor in found.items()}
+        if any(weights[name].shape != tensor.shape for name, tensor in found.items()):
+            path.mkdir(parents=True)  # the first rank writes them
+            return
         if self.suffix:
             write_weights(path, weights, dtype, header)
             return
@@ -90,7 +106,7 @@ class FullWeights:
             return
         # a model's own state_dict is what diffusers saves
         with torch.device("meta"):
-            saved = type(self.module).from_config(self.module.config)
+            saved = self._kind.from_config(self.module.config)
         saved.load_state_dict(weights, assign=True)
         saved.save_pretrained(folder, max_shard_size="5GB")
 
@@ -101,9 +117,10 @@ class FullWeights:
             saved, _ = read_tensors(path)
         else:
             with without_bars():
-                saved = type(self.module).from_pretrained(path / self.subfolder).state_dict()
-        wrong = saved.keys() ^ self.module.state_dict().keys()
+                saved = self._kind.from_pretrained(path / self.subfolder).state_dict()
+        mine = self.module.state_dict()
+        wrong = saved.keys() ^ mine.keys()
         if wrong:
-            raise ValueError(f"{path}: is not a {type(self.module).__name__}: {min(wrong)} is missing on one side")
-        self.module.load_state_dict(saved)
+            raise ValueError(f"{path}: is not a {self._kind.__name__}: {min(wrong)} is missing on one side")
+        self.module.load_state_dict({name: like(tensor, mine[name]) for name, tensor in saved.items()})
         return []

@@ -114,9 +114,11 @@ class NetworkGroup:
 
 
 def build_group(
-    build: Callable[[Module, Trainable, Codec], Network], places: Sequence[tuple[Module, Trainable, Codec]]
+    build: Callable[[Module, Trainable, Codec], Network],
+    places: Sequence[tuple[Module, Trainable, Codec]],
+    others: Sequence[tuple[Trainable, Network]] = (),
 ) -> NetworkGroup:
-    """A network for each place where the rules leave layers. Raises NoLayersLeft if there is none."""
+    """A network for each place where the rules leave layers, beside `others`. Raises NoLayersLeft if there is none."""
     members: list[tuple[Trainable, Network]] = []
     empty: list[NoLayersLeft] = []
     notes = []
@@ -126,9 +128,9 @@ def build_group(
         except NoLayersLeft as error:
             empty.append(error)
             notes.append(f"{trainable.part}: nothing is trained, the rules leave no layer")
-    if not members:
+    if places and not members:
         raise empty[0]
-    return NetworkGroup(members, notes)
+    return NetworkGroup([*others, *members], notes)
 
 
 def sibling(path: Path, suffix: str, suffixes: Mapping[str, object]) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,11 +16,47 @@ def resize_rank(down: Tensor, up: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor
     rank, wanted = len(down), len(fresh)
     if wanted >= rank:
         return torch.cat([down, fresh[rank:].to(down)]), torch.nn.functional.pad(up, (0, wanted - rank))
-    # the product itself can be very large; its singular values are those of this small matrix
+    q_up, inner, q_down = _core(down, up)
+    cut_down, cut_up = factor(inner, wanted)
+    return cut_down @ q_down.T, q_up @ cut_up
+
+
+class Cut(NamedTuple):
+    """A product of lower rank."""
+
+    down: Tensor
+    up: Tensor
+    kept: float
+    """Share of the energy, the squared singular values, that is left."""
+
+
+def cut_product(down: Tensor, up: Tensor, rank: int | None = None, energy: float = 1.0) -> Cut:
+    """The nearest product to `up @ down` [m, n] of a rank of at most `rank` that keeps at least `energy` of it.
+
+    Nearest in the Frobenius norm (Eckart and Young, 1936); both limits hold, and where they disagree `rank` wins.
+    """
+    q_up, inner, q_down = _core(down, up)
+    cut = cut_matrix(inner, rank, energy)
+    return Cut(cut.down @ q_down.T, q_up @ cut.up, cut.kept)
+
+
+def cut_matrix(matrix: Tensor, rank: int | None = None, energy: float = 1.0) -> Cut:
+    """The same for a matrix [m, n] that is there as a whole."""
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    shares = s.double().square().cumsum(0)
+    total = float(shares[-1])
+    # what is left out by rounding alone is no loss
+    enough = int((shares < total * min(energy, 1 - 1e-12)).sum()) + 1 if total else 1
+    size = min(enough, rank or enough, len(s))
+    root = s[:size].sqrt()
+    return Cut(root[:, None] * v[:size], u[:, :size] * root, float(shares[size - 1]) / total if total else 1.0)
+
+
+def _core(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(Q, M, P) with `up @ down` = Q M P^T: the product can be very large, and M has its singular values."""
     q_up, r_up = torch.linalg.qr(up)
     q_down, r_down = torch.linalg.qr(down.T)
-    cut_down, cut_up = factor(r_up @ r_down.T, wanted)
-    return cut_down @ q_down.T, q_up @ cut_up
+    return q_up, r_up @ r_down.T, q_down
 
 
 def factor(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

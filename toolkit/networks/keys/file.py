@@ -32,6 +32,15 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     return add_alphas(tensors, header), header
 
 
+def read_sound(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same. Raises ValueError if a number is NaN or infinite too: whatever is made with it would be as well."""
+    tensors, header = read_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise ValueError(f"{path}: {name} holds NaN or infinite numbers; `aitk lora verify` lists all such layers")
+    return tensors, header
+
+
 def add_alphas(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> dict[str, Tensor]:
     """`tensors` with one `.alpha` per layer, where the header has a configuration of peft and the layer none."""
     found = dict(tensors)

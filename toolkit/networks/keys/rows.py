@@ -76,13 +76,7 @@ def fuse(parts: Sequence[Mapping[str, Tensor] | None], fused: Fused, name: str) 
 
 def unfuse(whole: Mapping[str, Tensor], fused: Fused, name: str) -> list[Layer | None]:
     """The parts of a fused layer; None for a part that the layer does not change while others are changed."""
-    total, columns = _rows(whole), _columns(whole)
-    known = [columns * rows for rows in fused.rows]
-    shares = fused.rows.count(0)
-    left = total - sum(known)
-    if left % max(shares, 1) or left < 0 or (left and not shares):
-        raise ValueError(f"{name}: {total} rows of {columns} columns are not those of {', '.join(fused.parts)}")
-    sizes = [size or left // shares for size in known]
+    sizes = part_rows(_rows(whole), _columns(whole), fused, name)
     parts: list[Layer] = [{} for _ in sizes]
     for up, down in PRODUCTS:
         if up in whole:
@@ -96,6 +90,16 @@ def unfuse(whole: Mapping[str, Tensor], fused: Fused, name: str) -> list[Layer |
         _unfuse_kronecker(whole, parts, sizes, name)
     is_idle = [_is_idle(part) for part in parts]
     return [None if idle and not all(is_idle) else part for idle, part in zip(is_idle, parts, strict=True)]
+
+
+def part_rows(total: int, columns: int, fused: Fused, name: str) -> list[int]:
+    """How many of the `total` rows of a fused layer belong to each of its parts."""
+    known = [columns * rows for rows in fused.rows]
+    shares = fused.rows.count(0)
+    left = total - sum(known)
+    if left % max(shares, 1) or left < 0 or (left and not shares):
+        raise ValueError(f"{name}: {total} rows of {columns} columns are not those of {', '.join(fused.parts)}")
+    return [size or left // shares for size in known]
 
 
 def swap_halves(layer: Mapping[str, Tensor], name: str) -> Layer:

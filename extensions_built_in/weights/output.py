@@ -1,0 +1,83 @@
+"""What all processes have in common that write one file or folder of weights from others. Light."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from toolkit.config.plugins import ProcessPlugin, Remarked
+from toolkit.config.preflight import HUB_ADDRESS, HUB_NAME
+from toolkit.config.section import Section, idle, works
+from toolkit.config.sections.values import Device, Dtype
+
+EMBEDDED = "builtin:"
+BAR_BYTES = 1 << 30
+"""From this size on, reading and writing is long enough for a bar."""
+
+
+class WeightedFile(Section):
+    """A file or model, and how much of it goes in."""
+
+    path: str = works(..., "A file, a folder, or a name of the Hugging Face Hub.", min_length=1)
+    weight: float = works(1.0, "How much of it goes in.")
+
+
+def _as_group(value: Any) -> Any:
+    """A path alone stands for the group of keys with this path."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+OneWeighted = Annotated[WeightedFile, BeforeValidator(_as_group)]
+
+
+class WritesWeights(ProcessPlugin):
+    """Writes `output_path`; inherited by each process with the keys of what it reads."""
+
+    output_path: str = works(..., "The file or folder that is written.", min_length=1)
+    overwrite: bool = works(False, "aitk only. Replace what is at `output_path`.")
+    save_dtype: Dtype | None = works(None, "Type of the numbers in the file; default: as they are in the input.")
+    device: Device = works("auto", "Where singular values are computed: auto, cpu, mps, cuda or cuda:N.")
+    training_folder: str | None = idle(None, "everything goes to output_path")
+
+    @property
+    def target(self) -> Path:
+        """The output on this disk."""
+        return Path(self.output_path).expanduser()
+
+    @abstractmethod
+    def inputs(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """(key path, name) of everything that is read."""
+
+    def preflight(self) -> Iterator[Remarked]:
+        """Inputs that are missing, and an output that is there."""
+        for path, name in self.inputs():
+            if text := missing(name):
+                yield path, text
+        if self.target.exists() and not self.may_replace():
+            yield ("output_path",), f"{self.target} exists and is not replaced; set `overwrite: true`, or name another"
+
+    def may_replace(self) -> bool:
+        """Whether an existing output may be replaced."""
+        return self.overwrite
+
+
+def missing(name: str) -> str:
+    """What is wrong with the name of an input; empty if nothing is."""
+    path = Path(name).expanduser()
+    if path.exists() or name.startswith(EMBEDDED) or HUB_ADDRESS.match(name):
+        return ""
+    is_path = re.match(r"[./~]", name)
+    if not is_path and HUB_NAME.match(name) and not path.parent.is_dir():
+        return ""
+    where = "" if is_path else ", and it is no name of the Hugging Face Hub (owner/model)"
+    return f"there is no file or folder {name}{where}"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether an output is a single file, by its ending."""
+    return name.endswith(".safetensors")

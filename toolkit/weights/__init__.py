@@ -1,0 +1,1 @@
+"""Files of weights as a whole: networks and checkpoints merged, resized, checked. No model is built."""
