@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=2)
+"""How long the ranks of a run wait for one of them, which may be making samples or saving."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -24,6 +32,35 @@ class Context:
     cache: Path | None = None
     """Folder for what may be used again by other runs; None: nothing is kept."""
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Go on when all ranks are here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def add_up(self, flat: torch.Tensor) -> None:
+        """Sum a tensor over all ranks, in place."""
+        if self.world > 1:
+            torch.distributed.all_reduce(flat)
+
+    def spread(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Overwrite tensors by those of the first rank, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, 0)
+
+    def gather(self, mine: T) -> list[T]:
+        """What each rank has, in the order of ranks; small things that can be pickled."""
+        if self.world == 1:
+            return [mine]
+        found: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(found, mine)
+        return found
+
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in `dtype` although trained weights are fp32."""
         if self.dtype == torch.float32:
@@ -31,28 +68,49 @@ class Context:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def make_context(device: str, dtype: str, seed: int) -> Context:
+def make_context(device: str, dtype: str, seed: int, together: bool = False) -> Context:
     """The context of this process.
 
-    `device` is "auto", or a torch device such as "cuda:1"; one that this machine lacks is a ValueError.
+    `device` is "auto", or a torch device such as "cuda:1"; one that this machine lacks is a ValueError. `together`:
+    with the other processes that a launcher started for the run (RANK, WORLD_SIZE, ...), each on the GPU of its
+    LOCAL_RANK.
     """
-    from accelerate import PartialState
-
-    chosen = _best_device() if device == "auto" else torch.device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1")) if together else 1
+    if os.environ.get("AITK_LAUNCHED") == "local":
+        check_devices(device, world)
+    chosen = _own_device() if device == "auto" or (device == "cuda" and world > 1) else torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device: {device} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            f"device: {chosen} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
             "devices; use `device: auto`, or install a CUDA build of torch (see `aitk doctor`)"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device: {device} was asked for, but torch {torch.__version__} sees no Apple GPU")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    state = PartialState(cpu=chosen.type == "cpu")
+    if world == 1:
+        return Context(chosen, DTYPES[dtype], seed)
+    from accelerate import PartialState
+
+    state = PartialState(cpu=chosen.type == "cpu", timeout=PATIENCE)
     return Context(chosen, DTYPES[dtype], seed, state.process_index, state.num_processes)
 
 
-def _best_device() -> torch.device:
+def check_devices(device: str, count: int) -> None:
+    """ValueError if `count` processes of this machine cannot have a device each; the CPU has room for any number."""
+    if count == 1 or device == "cpu":
+        return
+    if device.startswith("cuda:"):
+        raise ValueError(f"device: {device} is one GPU, but {count} processes train; set device: auto")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_gpus and count > num_gpus:
+        raise ValueError(f"launch.gpus: {count} GPUs were asked for, but torch sees {num_gpus} here")
+    if not num_gpus and (device == "mps" or (device == "auto" and torch.backends.mps.is_available())):
+        raise ValueError(f"launch.gpus: an Apple GPU is one, but {count} were asked for; set launch.gpus: 1")
+
+
+def _own_device() -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+        # where each task of a cluster sees its own GPU only, that is number 0
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -26,6 +26,20 @@ class Plan(Lazy[np.ndarray]):
         start, stop = self._bounds[place]
         return share(self._samples[start:stop], self._rank, self._world)
 
+    def of(self, rank: int, world: int) -> Plan:
+        """The same batches, for another rank."""
+        return Plan(self._samples, self._bounds, rank, world)
+
+    def spare(self, place: int) -> np.ndarray:
+        """A sample of one of them, for a rank that has no part in it."""
+        start = self._bounds[place][0]
+        return self._samples[start : start + 1]
+
+    def after(self, count: int) -> np.ndarray:
+        """The samples of all batches but the first `count`, over all ranks, ascending."""
+        parts = [self._samples[start:stop] for start, stop in self._bounds[count:]]
+        return np.sort(np.concatenate(parts)) if parts else self._samples[:0]
+
 
 def plan(
     keys: np.ndarray,
@@ -49,7 +63,7 @@ def plan(
     With several ranks, batches of `batch size * world` are drawn and cut into one part per rank (`share`), so N ranks
     with batch size b see what one rank with batch size N * b sees, and every rank has equally many batches. Parts of a
     short batch differ by at most one sample; if it has fewer samples than there are ranks, the last ranks get an empty
-    array there, and whoever trains has to run a sample of weight zero to keep the ranks in step.
+    array there, and train on a `spare` sample with weight 0 to keep in step.
     """
     sizes = np.broadcast_to(np.asarray(batch_sizes, np.int64) * world, len(keys))
     assert 0 <= rank < world and (sizes > 0).all(), "a batch holds at least one sample"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.data.cache.rows import RowCache
 from toolkit.data.datasets import read_datasets
 from toolkit.data.items import Items
 from toolkit.data.workers import Workers
+from toolkit.trainer.noise_rules import make_draws
+from toolkit.trainer.preserving import untriggered
+from toolkit.training.companions import Companion
 from toolkit.training.feed import Feed
 
 if TYPE_CHECKING:
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 def read_data(config: DataTrainerPlugin, session: Session) -> Items:
     """All samples; every problem with them is an error or a line of `describe()`, before any weight is loaded."""
-    return read_datasets(
+    data = read_datasets(
         config.datasets,
         session.family.facts.multiple,
         config.train.batch_size,
@@ -28,6 +32,9 @@ def read_data(config: DataTrainerPlugin, session: Session) -> Items:
         cache=session.cache,
         reg_weight=config.train.reg_weight,
     )
+    if config.train.diff_output_preservation:
+        data.problems += untriggered(data)
+    return data
 
 
 def make_workers(config: DataTrainerPlugin) -> Workers:
@@ -37,16 +44,23 @@ def make_workers(config: DataTrainerPlugin) -> Workers:
 
 
 def make_feed(
-    config: DataTrainerPlugin, session: Session, data: Items, workers: Workers, disk_only: bool = False
+    config: DataTrainerPlugin,
+    session: Session,
+    data: Items,
+    workers: Workers,
+    disk_only: bool = False,
+    companions: Sequence[Companion] = (),
 ) -> Feed:
-    """The samples as batches, with the caches that the config asks for; `disk_only`: those on disk alone."""
+    """The samples as batches, with the caches that the config asks for; `disk_only`: those on disk alone.
+
+    `companions` are texts beside those that the objective asks for.
+    """
     sections, model, root = config.datasets, config.model, session.cache
-    on_disk = any(section.cache_latents_to_disk for section in sections)
     in_memory = any(section.cache_latents for section in sections) and not disk_only
+    # what one rank encodes reaches the others through a file
+    on_disk = any(section.cache_latents_to_disk for section in sections) or (in_memory and session.context.world > 1)
     about = {"arch": model.arch, "model": model.name_or_path, "dtype": config.train.dtype}
     images = RowCache(root / "latents" if on_disk else None, about=about) if on_disk or in_memory else None
-    # what else decides how texts and references are encoded: part of the keys of their caches
-    encoding = {"model_kwargs", "quantize", "quantize_te", "qtype_te", "text_encoder_bits"}
     return Feed(
         session.family,
         session.context,
@@ -54,8 +68,10 @@ def make_feed(
         images,
         RowCache(root / "text", about=about),
         config.train.cache_text_embeddings or any(section.cache_text_embeddings for section in sections),
-        conditions=RowCache(root / "conditions", about=about) if on_disk else None,
+        conditions=RowCache(root / "conditions", about=about) if on_disk or session.context.world > 1 else None,
         live_texts=session.aims.live_texts,
-        options=model.model_dump_json(include=encoding),
+        options=model.encoding,
         workers=workers,
+        draws=make_draws(config.train),
+        companions=(*session.aims.companions, *companions),
     )

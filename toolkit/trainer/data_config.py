@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from toolkit.config import checks, preflight
+from toolkit.config.preservation_checks import check_preservation, compare_preservation
 from toolkit.config.section import Remarked, works
 from toolkit.config.sections.dataset import DatasetSection
 from toolkit.trainer.config import TrainerPlugin
@@ -27,11 +28,13 @@ class DataTrainerPlugin(TrainerPlugin):
         yield from checks.check_datasets(self.datasets)
         yield from checks.check_consumers(self.datasets, self.takes_pairs)
         yield from checks.check_texts(self.datasets, self.train)
+        yield from check_preservation(self.train, self.network, self.datasets, self.trigger, self.trains_model)
 
     def differences(self) -> Iterator[Remarked]:
         """What ai-toolkit would do otherwise."""
         yield from super().differences()
         yield from checks.compare_datasets(self.datasets)
+        yield from compare_preservation(self.train, self.datasets)
 
     def preflight(self) -> Iterator[Remarked]:
         """What on this machine keeps it from running."""
@@ -45,6 +48,14 @@ class DataTrainerPlugin(TrainerPlugin):
             f"data set: {dataset.folder} ({_count(dataset)}at {', '.join(map(str, dataset.resolutions))})"
             for dataset in self.datasets
         ]
+
+    def num_pictures(self) -> int:
+        """How many pictures or videos its folders hold; 0 if one is a list or an archive."""
+        counts = [
+            sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings)) if dataset.folder.is_dir() else 0
+            for dataset in self.datasets
+        ]
+        return sum(counts) if all(counts) else 0
 
     def resolutions(self) -> list[int]:
         """Sizes that are trained."""

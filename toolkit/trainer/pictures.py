@@ -7,20 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from toolkit.config.sections.sample import SampleSection
 from toolkit.context import Context
-from toolkit.data.pictures.references import NONE
-from toolkit.models.conditions import Row
 from toolkit.models.family import Family
+from toolkit.networks.shared import is_shared
 from toolkit.reporting.loggers import Loggers
 from toolkit.reporting.progress import Progress
 from toolkit.run_folder import RunFolder
+from toolkit.sampling.encoding import Encoding
 from toolkit.sampling.hook import SamplePictures
 from toolkit.sampling.prompts import SamplePrompt, read_prompts
-from toolkit.sampling.references import check_references, listed_references, open_references
-from toolkit.sampling.request import Request, latent_shape, make_request, needs_negative
+from toolkit.sampling.references import check_references
 from toolkit.sampling.schedulers import make_scheduler
 from toolkit.training.state import TrainState
 from toolkit.training.text_rows import Prompt
@@ -41,22 +38,16 @@ class Pictures:
         self.first_prompts = self._read(config.first_sample) if config.first_sample else self.prompts
         self.during: SamplePictures | None = None
         self._first: SamplePictures | None = None
-        self._conditions: dict[SamplePrompt, Row] = {}
+        self._encoding = Encoding(family)
 
     @property
     def texts(self) -> list[Prompt]:
         """What to encode: the prompts, and the negative ones that guidance takes."""
-        prompts = [*self.prompts, *self.first_prompts]
-        return list(dict.fromkeys(text for prompt in prompts for text in self._texts(prompt) if text is not None))
+        return self._encoding.texts([*self.prompts, *self.first_prompts])
 
-    @torch.no_grad()
     def encode(self) -> None:
         """Encode the reference pictures as the VAE sees them."""
-        facts, shown = self.family.facts, [p for p in {*self.prompts, *self.first_prompts} if p.images]
-        with self.family.parts.using(*(self.family.needs.get("encode_condition", ()) if shown else ())):
-            for prompt in shown:
-                row = self.family.encode_condition(open_references(prompt, facts), latent_shape(prompt, facts))
-                self._conditions[prompt] = {name: tensor.cpu() for name, tensor in row.items()}
+        self._encoding.encode_pictures([*self.prompts, *self.first_prompts])
 
     def prepare(self, text_row: TextRow, loggers: Loggers, progress: Progress, around: Around = nullcontext) -> None:
         """Make the hooks; pictures are made inside `around()`. The feed must have encoded the texts."""
@@ -65,8 +56,11 @@ class Pictures:
         self._first = self._hook(first, self.first_prompts, text_row, loggers, progress, around)
 
     def make_first(self, state: TrainState) -> None:
-        """The pictures before the first step of this start, if they are wanted."""
+        """The pictures before the first step of this start, if they are wanted; those that a kill left out."""
         options = self.config.train
+        # where weights are shared out over ranks, all of them would have to find that out together
+        if self.during and not is_shared(state.params[0]) and self.during.is_missing(state.step):
+            self.during.make(state)
         if self._first and (options.force_first_sample or (state.step == 0 and not options.skip_first_sample)):
             self._first.make(state)
 
@@ -97,18 +91,6 @@ class Pictures:
         make_scheduler(facts, section.sampler)  # complains now, not after hours of encoding
         return check_references(prompts, facts, print)
 
-    def _texts(self, prompt: SamplePrompt) -> tuple[Prompt, Prompt | None]:
-        """The prompt and its negative one for the text encoders, with the pictures if they look at them."""
-        facts = self.family.facts
-        shown = listed_references(prompt) if facts.prompt_images else NONE
-        negative = Prompt(prompt.negative, True, shown) if needs_negative(prompt, facts) else None
-        return Prompt(prompt.prompt, not prompt.prompt, shown), negative
-
-    def _request(self, prompt: SamplePrompt, text_row: TextRow) -> Request:
-        text, negative = self._texts(prompt)
-        no = text_row(negative) if negative else None
-        return make_request(prompt, self.family.facts, text_row(text), no, self._conditions.get(prompt, {}))
-
     def _hook(
         self,
         section: SampleSection,
@@ -129,7 +111,7 @@ class Pictures:
             self.family,
             self.context,
             prompts,
-            lambda prompt: self._request(prompt, text_row),
+            lambda prompt: self._encoding.request(prompt, text_row),
             self.folder.samples_dir,
             section.format,
             every=section.sample_every,
@@ -140,7 +122,3 @@ class Pictures:
             sampler=section.sampler,
             around=around,
         )
-
-
-def _on_host(row: Row) -> Row:
-    return {name: tensor.cpu() for name, tensor in row.items()}

@@ -5,31 +5,40 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from toolkit.context import make_context
 from toolkit.data.cache.folder import cache_root
 from toolkit.data.loader import Position
+from toolkit.launch.environment import lacks_gpus, own_rank
+from toolkit.launch.record import Record
+from toolkit.networks.shared import is_shared
 from toolkit.reporting.failures import explained
 from toolkit.reporting.loggers import Loggers, open_loggers
 from toolkit.reporting.progress import Progress
 from toolkit.run_folder import RunFolder
 from toolkit.trainer.aims import Aims
 from toolkit.trainer.config import TrainerPlugin
+from toolkit.trainer.ending import finish
 from toolkit.trainer.frozen import Frozen
+from toolkit.trainer.heartbeat import Heartbeat, recording
 from toolkit.trainer.pictures import Pictures
-from toolkit.trainer.saving import last_lines, save_hook, write_down
-from toolkit.trainer.trained import build_state
+from toolkit.trainer.saving import save_hook, write_down
+from toolkit.trainer.stop_files import StopFiles
+from toolkit.trainer.trained import build_state, teaches
 from toolkit.training.attention import attention_by, check_backend
 from toolkit.training.batch import Batch
 from toolkit.training.hooks import LogLoss
 from toolkit.training.loop import Hook, train
 from toolkit.training.losses import LossReader
 from toolkit.training.pace import Pace
+from toolkit.training.ranks import align
 from toolkit.training.resume import resume
 from toolkit.training.schedules import schedule
 from toolkit.training.state import TrainState
@@ -50,8 +59,11 @@ def open_session(config: TrainerPlugin, job: Job) -> Iterator[Session]:
     folder = RunFolder(config.folder(job.name), job.name)
     with ExitStack() as stack:
         stack.enter_context(explained(_circumstances(config, folder)))
-        stack.enter_context(folder.lock())
-        yield Session(config, job, folder, stack)
+        record = None
+        if own_rank(os.environ) == 0:
+            stack.enter_context(folder.lock())
+            record = stack.enter_context(recording(folder))
+        yield Session(config, job, folder, stack, record)
 
 
 class Session:
@@ -61,19 +73,28 @@ class Session:
     loggers: Loggers
     progress: Progress
 
-    def __init__(self, config: TrainerPlugin, job: Job, folder: RunFolder, stack: ExitStack) -> None:
+    def __init__(
+        self, config: TrainerPlugin, job: Job, folder: RunFolder, stack: ExitStack, record: Record | None
+    ) -> None:
         """Build the family, load nothing of it. ValueError for what cannot be trained."""
-        self.config, self.job, self.folder, self.stack = config, job, folder, stack
+        self.config, self.job, self.folder, self.stack, self.record = config, job, folder, stack, record
         self.begin, options = time.monotonic(), config.train
         self.cache = cache_root(folder.path, os.environ)
-        self.context = replace(make_context(config.device, options.dtype, config.training_seed), cache=self.cache)
+        context = make_context(config.device, options.dtype, config.training_seed, together=True)
+        self.context = replace(context, cache=self.cache)
+        if config.device in ("auto", "cuda") and (lack := lacks_gpus(os.environ, torch.cuda.device_count())):
+            raise ValueError(lack)
+        self.context.wait()  # the first rank may have made pictures to train on
+        if (world := self.context.world) > 1:
+            each = options.batch_size * options.accumulate
+            print(f"{world} processes take each step together: {each} samples each, {each * world} in all", flush=True)
         self.family = config.model.build(
             self.context,
             checkpointing=options.gradient_checkpointing,
             bypass_guidance=options.bypass_guidance_embedding,
         )
         check_backend(options.attention)
-        self.aims = Aims(options, self.family.facts)
+        self.aims = Aims(options, self.family.facts, teaches(config))
         self.frozen = Frozen(config.model, self.family)
         self.pictures = Pictures(config, self.family, self.context, folder, job.name)
 
@@ -86,10 +107,14 @@ class Session:
         self.stack.enter_context(attention_by(options.attention, [family.parts[name] for name in denoisers]))
         self.frozen.attach()
         self.state = build_state(config, family, self.context, self.aims.trained)
+        self.aims.bind(self.state.network)
         resume(self.state, self.folder, options.start_step, print)
-        self.loggers = self.stack.enter_context(
-            open_loggers(self.folder, config.logging, config.log_dir, self.state.step)
-        )
+        align(self.state, self.context)
+        self.loggers = Loggers([])
+        if self.context.is_first:
+            self.loggers = self.stack.enter_context(
+                open_loggers(self.folder, config.logging, config.log_dir, self.state.step)
+            )
         self.progress = self.stack.enter_context(Progress(options.steps, self.state.step, self.job.name))
         return self.state
 
@@ -100,25 +125,42 @@ class Session:
         """
         config, state = self.config, self.state
         stop = self.stack.enter_context(StopFlag())
-        reader = LossReader(self.context.device)
-        config_hash = write_down(config, self.job, self.folder)
-        save = save_hook(config, self.job, self.folder, self.family, reader, config_hash)
+        shared = is_shared(state.params[0])
+        if not (self.context.is_first or shared):
+            self.steps(batches(state), losses, [], stop)
+            return "" if state.step >= config.train.steps else f"rank {self.context.rank} stopped at step {state.step}"
+        reader, folder = LossReader(self.context.device), self.folder
+        if not self.context.is_first:
+            # what it takes to make pictures, or shared weights whole, is done by all ranks, and kept by the first
+            folder = RunFolder(self.stack.enter_context(TemporaryDirectory()), folder.name)
+            self.pictures.folder = folder
+        config_hash = write_down(config, self.job, folder)
+        save = save_hook(config, self.job, folder, self.family, reader, config_hash)
         self.pictures.prepare(text_row, self.loggers, self.progress, self.frozen.sampling)
         sample = self.pictures.during
         pace = Pace(config.performance_log_every, self.progress.note) if config.performance_log_every else None
         log = LogLoss(reader, self.progress.update, self.loggers.log, config.logging.log_every)
-        after: list[Hook] = [log, save, *hooks, *([sample] if sample else []), *([pace] if pace else [])]
-        with save.rescuing(state):
+        beat = Heartbeat(self.record, self.folder, config.train.steps, state.step) if self.record else None
+        files = StopFiles(self.folder.path, stop, None if shared else save.save) if self.context.is_first else None
+        after: list[Hook] = [log, save, *hooks, *(hook for hook in (sample, pace, beat, files) if hook)]
+        with nullcontext() if shared else save.rescuing(state):
+            if not shared:
+                save.mend(state, self.progress.note)
             self.pictures.make_first(state)
             fed = batches(state)
             self.steps(pace.watch(fed) if pace else fed, losses, after, stop)
         save.save(state, final=state.step >= config.train.steps)
         if state.step < config.train.steps:
-            return f"saved at step {state.step} in {self.folder.path}; the same command continues there"
+            stopped = f"saved at step {state.step} in {self.folder.path}; the same command continues there"
+            if beat:
+                beat.end(state.step, stopped)
+            return stopped
         if sample:
             sample.make(state)
-        seconds = time.monotonic() - self.begin
-        print(*last_lines(config, self.folder, self.family, state, seconds, sample), sep="\n", flush=True)
+        if beat:
+            seconds = time.monotonic() - self.begin
+            finish(config, self.job, folder, self.family, state, seconds, sample)
+            beat.end(state.step, "")
         return ""
 
     def steps(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path as FilePath
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +19,11 @@ from toolkit.context import Context
 from toolkit.models.conditions import Conditions, Row, collate
 from toolkit.models.family import Family
 from toolkit.networks.network import Network
-from toolkit.run_folder import RunFolder
+from toolkit.networks.shared import own_part
+from toolkit.run_folder import RunFolder, is_complete
 from toolkit.training.batch import Batch
+from toolkit.training.draws import draw
 from toolkit.training.losses import LossReader, NonFinite
-from toolkit.training.noise import draw
 from toolkit.training.path import Path
 from toolkit.training.resting import averaged, resting
 from toolkit.training.state import TrainState
@@ -105,6 +108,17 @@ class Validate:
         return Batch(latents[None], Conditions({}), torch.ones(1), u, noise).to(self.context.device)
 
 
+class FileBeside(Protocol):
+    """A further file or folder of every save, made of its weights files."""
+
+    ending: str
+    """How its name ends, suffix and extension."""
+
+    def write(self, files: Mapping[str, FilePath], target: FilePath) -> None:
+        """Write `target`, atomically, from the files of a save by suffix."""
+        ...
+
+
 class Save:
     """Writes weights and state, and prunes old weights."""
 
@@ -117,8 +131,12 @@ class Save:
         every: int,
         keep: int,
         total: int,
+        beside: FileBeside | None = None,
+        timed: Callable[[float], None] | None = None,
     ) -> None:
+        """`timed` is told how many seconds each save took."""
         self.folder, self.reader, self.dtype, self.make_header = folder, reader, dtype, make_header
+        self.beside, self.timed = beside, timed
         self.every, self.keep, self.total = every, keep, total
         self._last_saved = -1
 
@@ -128,24 +146,44 @@ class Save:
             self.save(state)
 
     def save(self, state: TrainState, final: bool = False) -> None:
-        """Write the weights, then the state, then the manifest. Raises NonFinite instead of saving NaN."""
+        """Announce it, write the weights, the state, the manifest. Raises NonFinite instead of saving NaN."""
         if state.step == self._last_saved and not final:
             return
+        begin = time.monotonic()
         self.reader.read(wait=True)
-        if not all(torch.stack([param.isfinite().all() for param in state.params])):
+        if not all(torch.stack([own_part(param).isfinite().all() for param in state.params])):
             raise NonFinite(state.step, "a weight became NaN or infinite")
-        targets = [self._write(state, *entry, final) for entry in state.network.by_file().items()]
+        number, networks = None if final else state.step, state.network.by_file()
+        files = {
+            suffix: self.folder.weights_path(number, suffix, network.suffix) for suffix, network in networks.items()
+        }
+        targets = [*files.values()]
+        if self.beside is not None:
+            targets.append(self.folder.weights_path(number, "", self.beside.ending))
+        self.folder.begin(state.step, targets, final)
+        for suffix, network in networks.items():
+            self._write(state, network, files[suffix])
         if state.step != self._last_saved:
             state.save(self.folder.state_path)
+        if self.beside is not None:
+            self.beside.write(files, targets[-1])
         self.folder.record(state.step, targets, final)
         self.folder.prune(self.keep)
         self._last_saved = state.step
+        if self.timed is not None:
+            self.timed(time.monotonic() - begin)
 
-    def _write(self, state: TrainState, suffix: str, network: Network, final: bool) -> FilePath:
-        target = self.folder.weights_path(None if final else state.step, suffix, network.suffix)
+    def mend(self, state: TrainState, tell: Callable[[str], None]) -> None:
+        """Write the save of this step again if a file of it was damaged or lost while the state was not."""
+        saves = [save for save in self.folder.checkpoints() if save.step == state.step and not save.final]
+        broken = [name for save in saves for name in save.files if not is_complete(self.folder.path / name)]
+        if broken:
+            tell(f"{', '.join(broken)} of step {state.step} is damaged or missing; it is written again from the state")
+            self.save(state)
+
+    def _write(self, state: TrainState, network: Network, target: FilePath) -> None:
         with averaged(state), atomic_path(target) as temporary:
             network.write(temporary, self.dtype, self.make_header(state, network))
-        return target
 
     @contextmanager
     def rescuing(self, state: TrainState) -> Iterator[None]:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from toolkit.context import Context
 from toolkit.data.loader import Position
+from toolkit.networks.shared import is_shared
 from toolkit.training.batch import Batch
 from toolkit.training.losses import check_finite
+from toolkit.training.ranks import Ranks
 from toolkit.training.state import TrainState
 from toolkit.training.stop import StopFlag
 
@@ -41,12 +43,14 @@ def train(
     `losses_of(batch, step)` gives the losses of a batch one after another, each the mean over its samples; their sum is
     minimized. Each is differentiated before the next is asked for, so a step can change the model in between, and
     holds the activations of one prediction only. `rate(step)` multiplies each group's learning rate. One step averages
-    over all samples of `accumulate` batches, so it equals one batch of their size.
+    over all samples of `accumulate` batches of all ranks, so it equals one batch of their size.
     """
+    ranks = Ranks(context, stop)
+    is_summed = context.world > 1 and is_shared(state.params[0])  # a mean is taken over ranks, whatever they have
     base_rates = [group.setdefault("initial_lr", group["lr"]) for group in state.optimizer.param_groups]
-    while state.step < total and not stop.requested:
+    while state.step < total and not ranks.stopped:
         group = [next(batches) for _ in range(accumulate)]
-        num_samples = sum(len(batch) for _, batch in group)
+        num_samples = sum(batch.num_samples for _, batch in group)
         for options, base in zip(state.optimizer.param_groups, base_rates, strict=True):
             if base is not None:  # Adafactor may find its own
                 options["lr"] = base * rate(state.step)
@@ -54,10 +58,12 @@ def train(
         parts: list[Tensor] = []
         for _, batch in group:
             for part in losses_in(context, losses_of(batch, state.step)):
-                share = part * (len(batch) / num_samples)
-                (state.scaler.scale(share) if state.scaler else share).backward()
+                share = part * (batch.num_samples / max(num_samples, 1))
+                scaled = state.scaler.scale(share) if state.scaler else share
+                (scaled * num_samples if is_summed else scaled).backward()
                 parts.append(share.detach())
-        loss = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+        own = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+        loss = ranks.average(state.optimizer.param_groups, own, num_samples)
         if context.device.type == "cpu" and not state.scaler:
             check_finite(state.step + 1, float(loss))  # a GPU would have to wait for it: LossReader reads it later
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -103,7 +103,8 @@ class PictureRows:
         if self.keys.broken:
             can_be = ~np.isin(places, list(self.keys.broken))
         rows = wanted(self.images, keys[can_be], places[can_be], versions[can_be])
-        broken = self._encode_latents(self.data, rows, self.images, bar)
+        work = partial(self._encode_latents, self.data, cache=self.images, bar=bar)
+        broken = self._by_all_ranks(rows, self.images, work)
         lost = {**self.keys.broken, **_places(broken, keys, places)}
         return self._report(self.data, lost, problems)
 
@@ -128,9 +129,21 @@ class PictureRows:
         keys = as_array([key for key, _, _ in found])
         places, versions = (np.array([entry[column] for entry in found], np.int64) for column in (1, 2))
         rows = wanted(self.conditions, keys, places, versions)
-        work = partial(encode_references, self.data, rows, self.conditions, self.condition, self.workers)
-        broken = self._with_parts(self.condition_parts, "references", len(rows), bar, work)
+
+        def encode(rows: Wanted) -> Broken:
+            work = partial(encode_references, self.data, rows, self.conditions, self.condition, self.workers)
+            return self._with_parts(self.condition_parts, "references", len(rows), bar, work)
+
+        broken = self._by_all_ranks(rows, self.conditions, encode)
         return self._report(self.data, {**lost, **_places(broken, keys, places)}, problems)
+
+    def _by_all_ranks(self, rows: Wanted, cache: RowCache, encode: Callable[[Wanted], Broken]) -> Broken:
+        """Each rank encodes its part, and finds that of the others in the cache on disk."""
+        context = self.context
+        found = context.gather(encode(rows.part(context.rank, context.world)))
+        if context.world > 1:
+            cache.refresh()
+        return {key: error for broken in found for key, error in broken.items()}
 
     def _condition_keys(self, item: Item) -> list[bytes] | BrokenImage:
         """Those of all versions of an item's references that are kept; hashes their files."""

@@ -20,8 +20,12 @@ class Prefetch(Iterator[tuple[Position, Batch]], Generic[F]):
     No step waits for the batch after its own to be fetched, and without a GPU nothing is done ahead.
     """
 
-    def __init__(self, loader: Loader[Any, F], finish: Callable[[F], Batch | None], device: torch.device) -> None:
-        self._loader, self._finish, self._device = loader, finish, device
+    def __init__(
+        self, loader: Loader[Any, F], finish: Callable[[F], Batch | None], device: torch.device, in_step: bool = False
+    ) -> None:
+        """`in_step`: other ranks take as many batches, so one of which nothing is left is replaced by a spare one."""
+        self._loader, self._finish, self._device, self._in_step = loader, finish, device, in_step
+        self._last: Batch | None = None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._next: tuple[Position, Batch, torch.cuda.Event] | None = None
         self._error: Exception | None = None
@@ -48,7 +52,13 @@ class Prefetch(Iterator[tuple[Position, Batch]], Generic[F]):
     def _take(self) -> tuple[Position, Batch]:
         while True:
             position, fetched = next(self._loader)
-            if (batch := self._finish(fetched)) is not None:
+            batch = self._finish(fetched)
+            if batch is None and self._in_step:
+                if self._last is None:
+                    raise ValueError("nothing of the first batch of this rank can be read; repair or remove its files")
+                batch = self._last.as_spare()
+            if batch is not None:
+                self._last = batch if self._in_step else None
                 return position, batch
 
     def _prepare(self, stream: torch.cuda.Stream) -> tuple[Position, Batch, torch.cuda.Event]:

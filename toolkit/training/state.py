@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from toolkit.atomic import atomic_path
+from toolkit.data.course import Course
 from toolkit.data.loader import Position
 from toolkit.networks.network import Network
+from toolkit.networks.shared import like, state_like, whole, whole_state
 from toolkit.training.ema import Ema
 
 FORMAT = 2
@@ -37,6 +39,8 @@ class TrainState:
     """Optimizer updates done."""
     position: Position = field(default_factory=lambda: Position(0, 0))
     """Where the data order goes on."""
+    course: Course = field(default_factory=Course)
+    """How large batches were, which the data order follows from."""
     is_whole: bool = True
     """False while an update is under way: what is in memory is then no state of the run."""
 
@@ -51,9 +55,10 @@ class TrainState:
             "aitk_state": FORMAT,
             "step": self.step,
             "position": (self.position.epoch, self.position.index),
-            "params": {name: param.detach().cpu() for name, param in self.network.params.items()},
+            "course": self.course.to_list(),
+            "params": {name: whole(param) for name, param in self.network.params.items()},
             "optimizer_class": type(self.optimizer).__name__,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole_state(self.optimizer.state_dict()),
             "ema": self.ema.state_dict() if self.ema else None,
             "scaler": self.scaler.state_dict() if self.scaler else None,
             # only dropout inside the network draws from torch's own generators
@@ -77,7 +82,7 @@ class TrainState:
             raise StateError("it was saved with other groups of learning rates")
         with torch.no_grad():
             for name, param in mine.items():
-                param.copy_(saved[name])
+                param.copy_(like(saved[name], param))
         load_optimizer(self.optimizer, content["optimizer"])
         if self.ema and content["ema"]:
             self.ema.load_state_dict(content["ema"])
@@ -90,12 +95,14 @@ class TrainState:
             torch.cuda.set_rng_state_all(content["rng"][1])
         self.step = content["step"]
         self.position = Position(*content["position"])
+        self.course = Course.from_list(content.get("course", []))
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Load the moments but keep the options of the config, which may have been edited since the run was stopped."""
     options = [dict(group) for group in optimizer.param_groups]
-    optimizer.load_state_dict(saved)
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    optimizer.load_state_dict(state_like(saved, params))
     for group, chosen in zip(optimizer.param_groups, options, strict=True):
         group.update({key: value for key, value in chosen.items() if key not in MOVING})
 

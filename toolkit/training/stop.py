@@ -1,4 +1,4 @@
-"""Stopping a run on ctrl+c or SIGTERM: finish the step, save, leave."""
+"""Stopping a run on ctrl+c, SIGTERM or what a cluster sends: finish the step, save, leave."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR2] if hasattr(signal, "SIGUSR2") else [])]
+
 
 def say_at_once(text: str) -> None:
     """Print from a signal handler: past the buffers, which the signal may have found in the middle of a write."""
@@ -18,7 +20,8 @@ def say_at_once(text: str) -> None:
 
 
 class StopFlag:
-    """Set by the first SIGINT or SIGTERM; a second SIGINT raises KeyboardInterrupt at once."""
+    """Set by the first SIGINT, SIGTERM or SIGUSR2, which a cluster sends before the end of the time (or another signal,
+    which $AITK_STOP_SIGNAL names then); a second SIGINT raises KeyboardInterrupt at once."""
 
     def __init__(self, tell: Callable[[str], None] = say_at_once) -> None:
         self.requested = False
@@ -27,7 +30,8 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            named = getattr(signal, f"SIG{os.environ.get('AITK_STOP_SIGNAL', 'TERM')}")
+            for number in {*SIGNALS, named}:
                 self._kept[number] = signal.signal(number, self._on_signal)
         return self
 
