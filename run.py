@@ -56,7 +56,9 @@ def start(arguments: list[str]) -> int:
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
     from toolkit.cli.app import run_command_line
+    from toolkit.launch.environment import cluster_ranks
 
+    os.environ.update(cluster_ranks(os.environ))
     return run_command_line(arguments)
 
 

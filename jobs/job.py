@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.contract import Process, Stopped
+from toolkit.launch.environment import own_rank
 
 if TYPE_CHECKING:
     from toolkit.config.document import Document
-    from toolkit.config.plugins import ProcessPlugin
+    from toolkit.config.plugins import LauncherPlugin, ProcessPlugin
 
 
 class Job:
@@ -25,6 +28,7 @@ class Job:
         document: Document,
         processes: Sequence[ProcessPlugin],
         notices: Sequence[str] = (),
+        launcher: LauncherPlugin | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -32,6 +36,7 @@ class Job:
         self.document = document
         self.processes = tuple(processes)
         self.notices = tuple(notices)
+        self.launcher = launcher
         self.process: list[Process] = []
 
     @property
@@ -49,6 +54,10 @@ class Job:
         """`config.device` of the document, for processes in the folder style of ai-toolkit."""
         return str(self.config.get("device") or "cpu")
 
+    def results(self) -> list[Path]:
+        """Files and folders that the processes make, which a job after this one may name."""
+        return [path for plugin in self.processes for path in plugin.results(self.name)]
+
     def plan(self) -> list[str]:
         """What `run` would do, one line each."""
         lines = [f"job '{self.name}' ({self.kind})"]
@@ -61,13 +70,17 @@ class Job:
         return lines
 
     def run(self) -> None:
-        """Run the processes in order, each after its preparations; when one fails, all that were built hear of it."""
+        """Run the processes in order, each after its preparations; when one fails, all that were built hear of it.
+
+        Of several ranks, only the first runs those that do not share their work out.
+        """
+        is_first = own_rank(os.environ) == 0
         for notice in self.notices:
             print(f"note: {notice}")
         try:
             for plugin in self.processes:
-                self.process += [first.build(self) for first in plugin.preparations()]
-                self.process.append(plugin.build(self))
+                before = [*plugin.preparations(), plugin]
+                self.process += [each.build(self) for each in before if is_first or each.shares_out]
             for process in self.process:
                 process.run()
         except Stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -11,14 +12,21 @@ from typer.core import TyperGroup
 # name -> help; the command is the function, or the group of commands, of that name in toolkit/cli/<name>.py
 COMMANDS = {
     "run": "Do the jobs of one or more config files, one after another.",
+    "status": "Show how runs stand: here, in the background, on a cluster.",
+    "logs": "Show what a run prints, and follow it.",
+    "cancel": "Have runs save and stop.",
+    "compare": "Compare runs, such as those of a sweep: a table, and one picture of their samples.",
     "check": "Check config files without running them.",
     "init": "Write a commented starter config.",
     "schema": "Print the JSON Schema of a config, for editors.",
     "ls": "List what a config can name, and which extension brings it.",
+    "generate": "Make pictures with a model, and with LoRAs if you like.",
     "caption": "Write captions for the pictures of a folder.",
-    "lora": "Look into a LoRA file, or convert it for another program.",
+    "lora": "Look into LoRA files; convert, merge, resize, extract, verify them.",
+    "publish": "Upload a finished run to the Hugging Face Hub.",
     "dataset": "Look into a data set before training on it, and change its captions.",
     "cache": "Show, check, clear out or fill the caches.",
+    "slurm": "Work with SLURM clusters: profiles of sites.",
     "doctor": "Show versions and devices, and say what is missing.",
 }
 
@@ -39,7 +47,7 @@ def load_command(name: str) -> Any:
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name, help=COMMANDS[name] + "\n\n" + (function.__doc__ or ""))(function)
+    app.command(name, help=COMMANDS[name] + "\n\n" + cleandoc(function.__doc__ or ""))(function)
     return typer.main.get_command(app)
 
 

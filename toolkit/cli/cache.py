@@ -148,12 +148,13 @@ def build(
 
     Exit codes: 0 done, 1 failed, 2 bad config, 130 stopped by the user.
     """
+    from jobs import Sweep
     from toolkit.cli.run import read_jobs, report_failure
 
-    jobs = read_jobs(configs, name, overrides or [], allow_unknown)
-    if jobs is None:
+    found = read_jobs(configs, name, overrides or [], allow_unknown)
+    if found is None:
         raise typer.Exit(BAD_USE)
-    for job in jobs:
+    for job in (job for each in found for job in (each.jobs if isinstance(each, Sweep) else [each])):
         try:
             _fill(job)
         except KeyboardInterrupt:

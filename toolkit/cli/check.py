@@ -10,6 +10,8 @@ import typer
 
 from toolkit.config import ConfigError, JobConfig, load, validate
 from toolkit.config.preflight import preflight
+from toolkit.config.sweep import SweepConfig, is_sweep, validate_sweep
+from toolkit.launch.sweep import label
 
 BAD_CONFIG = 2
 
@@ -26,23 +28,35 @@ def check(
     failed = False
     for config in configs:
         try:
-            job = check_config(config, name, overrides or (), allow_unknown)
+            lines = check_config(config, name, overrides or (), allow_unknown)
         except ConfigError as error:
             print(error, file=sys.stderr)
             failed = True
         else:
-            print("\n".join(describe(job)))
+            print("\n".join(lines))
     if failed:
         raise typer.Exit(BAD_CONFIG)
 
 
-def check_config(config: str, name: str | None, overrides: Sequence[str], allow_unknown: bool) -> JobConfig:
-    """The config, if nothing is wrong with it or with what it names on this machine."""
-    job = validate(load(config, name, overrides), allow_unknown)
-    problems = preflight(job)
-    if problems:
+def check_config(config: str, name: str | None, overrides: Sequence[str], allow_unknown: bool) -> list[str]:
+    """A few lines about the config; ConfigError if something is wrong with it or with what it names on this machine."""
+    document = load(config, name, overrides)
+    sweep = validate_sweep(document, allow_unknown) if is_sweep(document) else None
+    jobs = [validate(document, allow_unknown)] if sweep is None else sweep.configs
+    if problems := list(dict.fromkeys(problem for job in jobs for problem in preflight(job))):
         raise ConfigError(problems)
-    return job
+    return describe(jobs[0]) if sweep is None else describe_sweep(sweep)
+
+
+def describe_sweep(sweep: SweepConfig) -> list[str]:
+    """A few lines about a sweep that can run."""
+    _, *lines = describe(sweep.configs[0])
+    source = sweep.document.source
+    head = f"{source}: ok: sweep '{sweep.name}' of {len(sweep.points)} runs in {sweep.folder}; the first of them:"
+    values = [f"  run {point.index}: {label(point.values)}" for point in sweep.points]
+    return [head, *(line for line in lines if not line.startswith("note: ")), "the runs:", *values] + [
+        f"note: {notice}" for notice in sweep.notices
+    ]
 
 
 def describe(job: JobConfig) -> list[str]:

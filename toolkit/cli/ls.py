@@ -71,9 +71,9 @@ def format_listing(listing: dict[str, Any]) -> str:
 
 def _format_row(row: dict[str, Any]) -> str:
     if "description" in row:
-        return f"  {row['name']:<26}{row['description']}"
+        return f"  {row['name']:<31}{row['description']}"
     name = row["name"] or f"({row['target']}: named when imported)"
     origins = row["declared_by"]
     if len(origins) > 1:
-        return f"  {name:<26}declared twice, not usable: by {' and by '.join(origins)}"
-    return f"  {name:<26}{row['extension']:<38} {origins[0]}"
+        return f"  {name:<31}declared twice, not usable: by {' and by '.join(origins)}"
+    return f"  {name:<31}{row['extension']:<38} {origins[0]}"

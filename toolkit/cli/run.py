@@ -6,17 +6,36 @@ import os
 import re
 import sys
 import traceback
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs import Job, Stopped, get_job
+from jobs import Job, Stopped, Sweep, get_jobs
+from toolkit.cli.launching import (
+    Ended,
+    Todo,
+    begin,
+    chain,
+    choices,
+    end,
+    is_handed_over,
+    launched,
+    leaving_when_told,
+    send_to_background,
+    worker_command,
+)
 from toolkit.cli.log_file import LogFile
+from toolkit.cli.sweeping import check_sweep, swept
 from toolkit.config import ConfigError
 from toolkit.config.errors import Problem
 from toolkit.config.preflight import preflight
+from toolkit.launch.environment import LOST_PEERS, is_launched, lost_peers, on_cluster, own_rank
+from toolkit.launch.launcher import Order
+from toolkit.launch.requeue import after_stop, note_start
+from toolkit.launch.sweep import RUNNING, record_own, state_after
 from toolkit.reporting.failures import RunFailed, explain
 
 DONE, FAILED, BAD_CONFIG, STOPPED = 0, 1, 2, 130
@@ -33,56 +52,136 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
     allow_unknown: Annotated[bool, typer.Option("--allow-unknown", help="Only warn about unknown keys.")] = False,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine together.")
+    ] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Submit to a SLURM cluster.")] = False,
+    test_only: Annotated[bool, typer.Option("--test-only", help="Only ask SLURM when it would start.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Come back when the submitted job is done.")] = False,
+    background: Annotated[bool, typer.Option("--background", help="Run without this terminal.")] = False,
 ) -> None:
     """All configs are checked before the first job starts. ctrl+c finishes the step, saves, and ends.
 
     Exit codes: 0 done, 1 failed, 2 bad config, 130 stopped by the user.
     """
+    is_first = own_rank(os.environ) == 0
     with ExitStack() as stack:
-        log_file = stack.enter_context(LogFile(log)) if log else None
-        jobs = read_jobs(configs, name, overrides or [], allow_unknown)
+        if not is_first:
+            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+        stack.enter_context(leaving_when_told(os.environ))
+        overrides = [*choices(slurm, gpus), *(overrides or [])]
+        jobs = read_jobs(configs, name, overrides, allow_unknown)
         if jobs is None:
             raise typer.Exit(BAD_CONFIG)
+        chosen = {"type": "slurm"} if slurm else {"type": "local", "gpus": gpus} if gpus else None
+        log_file = stack.enter_context(LogFile(log)) if log and is_here(jobs, chosen) and is_first else None
+        orders = [
+            Order(worker_command(config, name, overrides, allow_unknown, log), test_only, wait) for config in configs
+        ]
+        todo = [
+            swept(job, chosen, order, lambda each: run_jobs([each], recover=False, log_file=log_file))
+            if isinstance(job, Sweep)
+            else launched(job, chosen, order)
+            for job, order in zip(jobs, orders, strict=True)
+        ]
+        chain(todo)
+        is_elsewhere = slurm or any(job.launcher is not None and job.launcher.type == "slurm" for job in jobs)
+        if background and is_elsewhere and not gpus:
+            print("--background is for this machine; a cluster runs jobs without a terminal anyway", file=sys.stderr)
+            raise typer.Exit(BAD_CONFIG)
         if dry_run:
-            print("\n".join(line for job in jobs for line in job.plan()))
+            plans = zip(todo, jobs, strict=True)
+            print("\n".join(line for work, job in plans for line in (*work.plan(), *cards(job))))
             raise typer.Exit(DONE)
-        raise typer.Exit(run_jobs(jobs, recover, log_file))
+        # what has launched this process has asked the Hub already
+        asked = [] if is_launched(os.environ) else jobs
+        if problems := [str(problem) for job in asked for problem in check(job, online=True)]:
+            print("\n".join(problems), file=sys.stderr)
+            raise typer.Exit(BAD_CONFIG)
+        if background:
+            options = [*(["--recover"] if recover else []), *(["--gpus", str(gpus)] if gpus else [])]
+            command = worker_command(configs[0], name, overrides, allow_unknown, log)
+            raise typer.Exit(send_to_background(todo, [*command, *configs[1:], *options]))
+        own = configs[0] if is_launched(os.environ) else ""
+        record_own(own, os.environ, RUNNING)
+        note_start(os.environ)
+        code = run_jobs(todo, recover, log_file)
+        record_own(own, os.environ, state_after(code))
+        raise typer.Exit(code)
 
 
-def read_jobs(configs: list[str], name: str | None, overrides: list[str], allow_unknown: bool) -> list[Job] | None:
-    """All jobs, or None after printing everything that is wrong with their configs."""
-    jobs: list[Job] = []
+def is_here(jobs: Sequence[Job | Sweep], chosen: object) -> bool:
+    """Whether this process does the jobs itself."""
+    return is_launched(os.environ) or (chosen is None and all(job.launcher is None for job in jobs))
+
+
+def read_jobs(
+    configs: list[str], name: str | None, overrides: list[str], allow_unknown: bool
+) -> list[Job | Sweep] | None:
+    """All jobs and sweeps, or None after printing everything that is wrong with their configs."""
+    jobs: list[Job | Sweep] = []
     problems: list[str] = []
     for config in configs:
         try:
-            job = get_job(config, name, overrides, allow_unknown)
+            job = get_jobs(config, name, overrides, allow_unknown)
         except ConfigError as error:
             problems.append(str(error))
         else:
-            problems += [str(problem) for problem in preflight(job)]
+            problems += [str(problem) for problem in check(job, before=jobs)]
             jobs.append(job)
     print("\n".join(problems), end="\n" if problems else "", file=sys.stderr)
     return None if problems else jobs
 
 
-def run_jobs(jobs: list[Job], recover: bool, log_file: LogFile | None) -> int:
+def check(job: Job | Sweep, online: bool = False, before: Sequence[Job | Sweep] = ()) -> list[Problem]:
+    """What keeps a job from being done; a file that a job `before` it writes need not be there yet."""
+    to_come = [path for earlier in before for path in earlier.results()]
+    if isinstance(job, Sweep):
+        return check_sweep(job, online, to_come)
+    return preflight(job, online, to_come)
+
+
+def cards(job: Job | Sweep) -> list[str]:
+    """The model cards that the processes of a job would write, as far as they are known before; none of a sweep."""
+    if isinstance(job, Sweep):
+        return []
+    texts = [card for process in job.processes if (card := process.card(job))]
+    return [line for text in texts for line in ("model card (README.md), as far as it is known:", "", text)]
+
+
+def run_jobs(jobs: Sequence[Todo], recover: bool, log_file: LogFile | None) -> int:
     """Run in order, report each failure in one sentence; the exit code."""
     num_completed = num_failed = 0
     codes: set[int] = set()
     for job in jobs:
+        begin(job)
         try:
             job.run()
+            if not is_handed_over(job):
+                end(job, "done")
             num_completed += 1
         except Stopped as stop:
-            print(f"job '{job.name}' was stopped: {stop}", file=sys.stderr)
-            return STOPPED
+            end(job, "stopped", str(stop))
+            if own_rank(os.environ) == 0:
+                print(f"job '{job.name}' was stopped: {stop}", file=sys.stderr)
+            return after_stop(os.environ) if on_cluster(os.environ) else STOPPED
         except KeyboardInterrupt:
+            end(job, "stopped", "interrupted; what was saved before is complete")
             print(f"job '{job.name}' was interrupted; what was saved before is complete", file=sys.stderr)
-            return STOPPED
+            return after_stop(os.environ, together=False) if on_cluster(os.environ) else STOPPED
+        except Ended as ended:
+            end(job, "stopped" if ended.code == STOPPED else "failed", str(ended))
+            if ended.code == STOPPED:
+                return STOPPED
+            num_failed += 1
+            codes.add(ended.code)
+            if not recover:
+                break
         # The top of the program: whatever a process raises ends its job, and only its job.
         except Exception as error:
             num_failed += 1
-            codes.add(report_failure(job, error, log_file))
+            end(job, "failed", describe(error))
+            codes.add(report_failure(job if isinstance(job, Job) else job.job, error, log_file))
             if not recover:
                 break
     if len(jobs) > 1:
@@ -115,6 +214,10 @@ def blame(job: Job, error: BaseException) -> Problem | None:
 
 def report_failure(job: Job, error: Exception, log_file: LogFile | None = None) -> int:
     """Say why a job failed, at the line of the config if a key of it is to blame; returns the exit code."""
+    if lost_peers(error, os.environ):
+        if own_rank(os.environ) == 0 and os.environ.get("AITK_LAUNCHED") != "local":  # that says it better
+            print(f"job '{job.name}' failed: another one of its processes ended", file=sys.stderr)
+        return LOST_PEERS
     problem = blame(job, error)
     trace = "".join(traceback.format_exception(error))
     print(f"job '{job.name}' failed: {problem or describe(error)}", file=sys.stderr)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from toolkit.config.objective_checks import compare_objective
 from toolkit.config.plugins import ModelPlugin, NetworkPlugin
 from toolkit.config.section import Remarked
 from toolkit.config.sections.dataset import DatasetSection
+from toolkit.config.sections.embedding import EmbeddingSection
 from toolkit.config.sections.sample import SampleSection
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
@@ -54,6 +56,42 @@ def check_model(model: ModelPlugin, network: NetworkPlugin | None) -> Iterator[R
         yield ("model", key), "layers that are trained cannot be offloaded; add a `network`, or set it to false"
 
 
+def check_trained(train: TrainSection) -> Iterator[Remarked]:
+    """Whether any part of the model is trained."""
+    if not train.train_unet and not train.train_text_encoder:
+        yield ("train", "train_unet"), "nothing is trained: this and train_text_encoder are off"
+
+
+def check_merging(train: TrainSection, model: ModelPlugin, network: NetworkPlugin | None) -> Iterator[Remarked]:
+    """Whether there is something to merge at each save, and one checkpoint to merge it into."""
+    if not train.merge_network_on_save:
+        return
+    if network is None:
+        yield ("train", "merge_network_on_save"), "there is no network to merge; a full fine-tune is a whole model"
+    for key in ("unet_path", "te_name_or_path"):
+        if getattr(model, key):
+            text = f"cannot be combined with model.{key}: the network is merged into model.name_or_path"
+            yield ("train", "merge_network_on_save"), text
+
+
+def check_words(
+    words: EmbeddingSection, trigger: str | None, datasets: Sequence[DatasetSection], train: TrainSection
+) -> Iterator[Remarked]:
+    """Contradictions between an embedding and how captions are read."""
+    if trigger not in (None, words.trigger):
+        yield ("trigger_word",), f"must be embedding.trigger, {words.trigger!r}; leave it out"
+    text = "cannot be combined with an embedding, which encodes captions at every step"
+    for key in ("cache_text_embeddings", "unload_text_encoder"):
+        if getattr(train, key):
+            yield ("train", key), text
+    for index, dataset in enumerate(datasets):
+        if dataset.cache_text_embeddings and not train.cache_text_embeddings:
+            yield ("datasets", index, "cache_text_embeddings"), text
+        if dataset.trigger_word not in (None, trigger, words.trigger):
+            wrong = f"must be embedding.trigger, {words.trigger!r}, or these captions lack the word; leave it out"
+            yield ("datasets", index, "trigger_word"), wrong
+
+
 def compare_train(train: TrainSection, model: ModelPlugin) -> Iterator[Remarked]:
     """What ai-toolkit does otherwise with `train`."""
     if train.gradient_accumulation_steps > 1:
@@ -62,6 +100,9 @@ def compare_train(train: TrainSection, model: ModelPlugin) -> Iterator[Remarked]
     if train.gradient_accumulation > 1:
         text = "gradients are averaged, as in one larger batch (ai-toolkit adds them up)"
         yield ("train", "gradient_accumulation"), text
+    if train.merge_network_on_save:
+        text = "the merged model is written beside the network, which is trained on (ai-toolkit starts it anew)"
+        yield ("train", "merge_network_on_save"), text
     if train.lr_scheduler == "linear":
         yield ("train", "lr_scheduler"), "goes down to 0 over the run (ai-toolkit warms up from a third)"
     if train.lr_scheduler == "cosine_with_restarts":
@@ -78,6 +119,7 @@ def compare_train(train: TrainSection, model: ModelPlugin) -> Iterator[Remarked]
         text = "decides which times are trained (ai-toolkit trains all times alike with ddpm); leave it out for that"
         if train.timestep_type != "linear":
             yield ("train", "timestep_type"), text
+    yield from compare_objective(train, model.flow)
     yield from _compare_rates(train)
 
 
@@ -133,7 +175,7 @@ def compare_sample(
     """What may surprise about `sample`."""
     if sample.prompts and sample.samples:
         yield (section, "prompts"), "has no effect, because samples is set"
-    if not _has_sampler(sample.sampler, model):
+    if not has_sampler(sample.sampler, model):
         text = f"has no effect: {model.arch} was trained by {trained_by(model)}, so its own sampler is used"
         yield (section, "sampler"), text
     if section == "sample" and sample.sample_every > train.steps and "sample_every" in sample.model_fields_set:
@@ -143,7 +185,7 @@ def compare_sample(
         yield (section, "samples" if sample.samples else "prompts"), "[trigger] stands for nothing: no trigger_word"
 
 
-def _has_sampler(name: str | None, model: ModelPlugin) -> bool:
+def has_sampler(name: str | None, model: ModelPlugin) -> bool:
     """Whether a sampler of that name fits; toolkit/sampling/schedulers.py has the same names with their classes."""
     if model.flow:
         return name in (None, "flowmatch", "euler", "unipc", "dpmsolver++")

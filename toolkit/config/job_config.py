@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 
 from toolkit.config.document import Document
 from toolkit.config.errors import ConfigError, Notice, Remark
+from toolkit.config.launch import read_launcher
 from toolkit.config.names import suggestion
-from toolkit.config.plugins import JOB_KINDS, ProcessPlugin
-from toolkit.config.process import read_process
+from toolkit.config.plugins import JOB_KINDS, LauncherPlugin, ProcessPlugin
+from toolkit.config.process import keys_of_config, read_process
 from toolkit.config.wording import shorten
 
 AnyRemark = TypeVar("AnyRemark", bound=Remark)
 TOP_KEYS = ("job", "config", "meta")
-CONFIG_KEYS = ("name", "process", "device", "training_folder", "log_dir")
+CONFIG_KEYS = ("name", "process", "device", "training_folder", "log_dir", "launch", "sweep")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class JobConfig:
     notices: tuple[Notice, ...]
     document: Document
     """As read, with spellings read as meant."""
+    launcher: LauncherPlugin | None = None
+    """Where it runs, if `config.launch` says so."""
 
     @property
     def kind(self) -> str:
@@ -48,10 +51,13 @@ def validate(document: Document, allow_unknown: bool = False) -> JobConfig:
     name = _check_config(document, allow_unknown)
     job = document.data.get("job")
     processes = [read_process(document, index, job, allow_unknown) for index in range(_count_processes(document))]
+    launcher = read_launcher(document)
     if document.problems:
-        raise ConfigError(_in_order(document.problems))
+        raise ConfigError(in_order(document.problems))
     built = tuple(process for process in processes if process is not None)
-    return JobConfig(str(job), name, _masked_meta(document), built, tuple(_in_order(document.notices)), document)
+    return JobConfig(
+        str(job), name, _masked_meta(document), built, tuple(in_order(document.notices)), document, launcher
+    )
 
 
 def _check_top(document: Document, allow_unknown: bool) -> None:
@@ -75,9 +81,12 @@ def _check_config(document: Document, allow_unknown: bool) -> str:
     if not isinstance(config, dict):
         document.complain(("config",), "missing: the group of keys with `name` and `process`")
         return ""
+    known = (*CONFIG_KEYS, *keys_of_config(document))
     for key in config:
-        if key not in CONFIG_KEYS:
-            _refuse_unknown(document, ("config", key), CONFIG_KEYS, allow_unknown)
+        if key not in known:
+            _refuse_unknown(document, ("config", key), known, allow_unknown)
+    if config.get("sweep") is not None:
+        document.complain(("config", "sweep"), "stands for several runs: `aitk run` does them all")
     name = config.get("name")
     if name is None or name == "[name]":
         document.complain(("config", "name"), "missing: the name of the job (or give one with --name)")
@@ -113,7 +122,7 @@ def _masked_meta(document: Document) -> dict[str, Any]:
     return shown.data
 
 
-def _in_order(remarks: list[AnyRemark]) -> list[AnyRemark]:
+def in_order(remarks: list[AnyRemark]) -> list[AnyRemark]:
     """Each once, by line; what has no line comes first."""
 
     def line(remark: Remark) -> int:

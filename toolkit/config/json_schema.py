@@ -16,6 +16,7 @@ def json_schema() -> dict[str, Any]:
     """The schema as plain data (draft 7, which editors read best). Plugins that do not load are left out."""
     definitions: dict[str, Any] = {}
     processes = _alternatives("processes", "type", definitions)
+    launchers = _alternatives("launchers", "type", definitions)
     for definition in definitions.values():
         if "optimizer_params" in definition["properties"]:
             # editors offer the names, and accept others
@@ -42,11 +43,35 @@ def json_schema() -> dict[str, Any]:
                     "device": {"type": "string", "description": "`device` of every process."},
                     "training_folder": {"type": "string", "description": "`training_folder` of every process."},
                     "log_dir": {"type": "string", "description": "`log_dir` of every process."},
+                    "launch": {"description": "Where the job runs.", "allOf": [launchers]},
+                    "sweep": _sweep(),
                 },
             },
             "meta": {"type": "object", "description": "Goes into the header of saved files."},
         },
         "definitions": definitions,
+    }
+
+
+def _sweep() -> dict[str, Any]:
+    """The schema of `config.sweep`, whose keys are those of the process."""
+    columns = {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}}
+    return {
+        "type": "object",
+        "description": "Several runs that differ in a few keys, written as for --set: train.lr.",
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "properties": {
+            "grid": {**columns, "description": "Every combination of these values."},
+            "zip": {**columns, "description": "The first value of each list, then the second, and so on."},
+            "list": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "object", "minProperties": 1},
+                "description": "The keys and values of each run.",
+            },
+        },
     }
 
 

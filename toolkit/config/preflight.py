@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from toolkit.config.errors import Problem
 from toolkit.config.explain import Described
@@ -34,13 +35,27 @@ BYTES_PER_RANK = 4_000_000
 """Of a LoRA file; a large family needs more, so that the check does not cry wolf."""
 
 
-def preflight(job: Described) -> list[Problem]:
-    """All problems of the processes of a job, with their places in the config."""
+def preflight(job: Described, online: bool = False, to_come: Sequence[Path] = ()) -> list[Problem]:
+    """All problems of the processes of a job, with their places in the config; `online`: those that the network tells.
+
+    The network is asked only just before a job is run. `to_come` are files and folders that jobs before it make: what
+    is missing there is no problem.
+    """
     found = []
     for index, process in enumerate(job.processes):
-        for path, message in process.preflight():
-            found.append(job.document.problem(("config", "process", index, *path), message))
+        for path, message in process.preflight_online() if online else process.preflight():
+            place = ("config", "process", index, *path)
+            if not _is_to_come(job.document.get(place), to_come):
+                found.append(job.document.problem(place, message))
     return found
+
+
+def _is_to_come(value: Any, to_come: Sequence[Path]) -> bool:
+    """Whether the value of a key names a file that is not there yet, and will be."""
+    if not isinstance(value, str) or not to_come:
+        return False
+    path = Path(value).expanduser().absolute()
+    return not path.exists() and any(path.is_relative_to(made.absolute()) for made in to_come)
 
 
 def check_folders(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from toolkit.config.walk import sections, takes_any_key
 from toolkit.config.wording import Finding, find, shorten
 
 INHERITED = ("name", "device", "training_folder", "log_dir")
-"""Keys of `config` that a process has too, and takes from there."""
+"""Keys of `config` that a process has too, and takes from there; a plugin adds its own with `of_config`."""
 
 
 def read_process(document: Document, index: int, job: Any, allow_unknown: bool) -> ProcessPlugin | None:
@@ -50,6 +51,17 @@ def read_process(document: Document, index: int, job: Any, allow_unknown: bool) 
     return process
 
 
+def keys_of_config(document: Document) -> list[str]:
+    """The keys that the processes of a document allow beside `process`."""
+    processes = document.get(("config", "process"))
+    found: dict[str, None] = {}
+    for process in processes if isinstance(processes, list) else ():
+        with suppress(ValueError):
+            plugin = load_plugin("processes", str(process.get("type"))) if isinstance(process, dict) else None
+            found |= dict.fromkeys(getattr(plugin, "of_config", ()))
+    return list(found)
+
+
 def _find_plugin(document: Document, base: KeyPath, job: Any) -> type[ProcessPlugin] | None:
     data = document.get(base)
     if not isinstance(data, dict):
@@ -72,7 +84,8 @@ def _find_plugin(document: Document, base: KeyPath, job: Any) -> type[ProcessPlu
 def _hand_down(document: Document, base: KeyPath, plugin: type[ProcessPlugin]) -> None:
     """Values that are set once and hold further inside."""
     pairs: list[tuple[KeyPath, KeyPath]]
-    pairs = [(("config", key), (*base, key)) for key in INHERITED if key in plugin.model_fields]
+    above = (*INHERITED, *plugin.of_config)
+    pairs = [(("config", key), (*base, key)) for key in above if key in plugin.model_fields]
     for source, pattern in plugin.handed_down.items():
         group, _, key = pattern.rpartition(".")
         pairs += [((*base, *source.split(".")), (*path, key)) for path in matches(document, base, group)]

@@ -124,16 +124,17 @@ def _set_name(document: Document, name: str | None) -> None:
         return
     if not isinstance(used, str | int | float):
         return
-    replaced = _replace(document.data, str(used))
+    replaced = replace_in(document.data, NAME, str(used))
     if name is not None and own not in (None, name, NAME) and replaced == document.data:
         document.notice(("config", "name"), f"--name {name} changes nothing: the config nowhere says {NAME}")
     document.data = replaced
     document.secrets = {path: text.replace(NAME, str(used)) for path, text in document.secrets.items()}
 
 
-def _replace(value: Any, name: str) -> Any:
+def replace_in(value: Any, sign: str, text: str) -> Any:
+    """The value with `text` in place of `sign`, in all keys and texts of it."""
     if isinstance(value, str):
-        return value.replace(NAME, name)
+        return value.replace(sign, text)
     if isinstance(value, dict):
-        return {key.replace(NAME, name): _replace(item, name) for key, item in value.items()}
-    return [_replace(item, name) for item in value] if isinstance(value, list) else value
+        return {key.replace(sign, text): replace_in(item, sign, text) for key, item in value.items()}
+    return [replace_in(item, sign, text) for item in value] if isinstance(value, list) else value

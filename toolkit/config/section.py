@@ -18,9 +18,13 @@ Remarked = tuple[KeyPath, str]
 State = Literal["works", "idle", "planned"]
 
 
-def works(default: Any, description: str, **constraints: Any) -> Any:
-    """A key that does what its description says. `...` as default: required; a Section class: one with its defaults."""
-    return _field("works", default, description, (), constraints)
+def works(default: Any, description: str, *, ui: Any = None, needs: str | None = None, **constraints: Any) -> Any:
+    """A key that does what its description says. `...` as default: required; a Section class: one with its defaults.
+
+    `needs` is the key of the same section without which it has no effect; that is said where it is set alone, to
+    something else than `default` or `ui`, which is what ai-toolkit's UI writes.
+    """
+    return _field("works", default, description, (ui,), constraints, needs)
 
 
 def idle(default: Any, description: str, *, ui: Any = None) -> Any:

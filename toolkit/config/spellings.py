@@ -37,6 +37,8 @@ FLAGS = {
     "is_xl": "sdxl",
 }
 """The more special ones first: an SSD config also says is_xl."""
+OLD_FLAGS = ("is_v2", "is_xl")
+"""Where these are off and nothing else is on, ai-toolkit's first examples mean SD 1."""
 OPTIMIZERS = {"prodigyopt": "prodigy", "adamw_8bit": "adamw8bit", "adamw8": "adamw8bit", "adam_w": "adamw"}
 QTYPES = ("qfloat8", "qint8", "qint4", "qint2", "float8", "int8")
 NEAREST_QTYPES = {
@@ -67,6 +69,11 @@ def _read_numbers(text: str) -> list[Any]:
         return found
 
 
+def _has_flag(document: Document, path: KeyPath) -> bool:
+    """Whether another flag beside this one names a model."""
+    return any(document.get((*path[:-1], flag)) is True for flag in FLAGS)
+
+
 def _read_flag(document: Document, base: KeyPath, path: KeyPath) -> None:
     """`is_flux: true` is `arch: flux`."""
     arch, value = (*path[:-1], "arch"), document.get(path)
@@ -77,6 +84,10 @@ def _read_flag(document: Document, base: KeyPath, path: KeyPath) -> None:
         document.set(arch, family)
     elif value is True and document.get(arch) != FLAGS[str(path[-1])]:
         document.notice(path, f"has no effect, because model.arch is set to {document.get(arch)}")
+    elif value is False and path[-1] in OLD_FLAGS and document.get(arch) is None and not _has_flag(document, path):
+        document.notice(path, "read as `arch: sd1`, as no other model is named")
+        document.duplicate(path, arch)
+        document.set(arch, "sd1")
     document.remove(path)
 
 
@@ -145,9 +156,10 @@ def _read_8bit(document: Document, base: KeyPath, path: KeyPath) -> None:
 
 
 def _read_linear_timesteps(document: Document, base: KeyPath, path: KeyPath) -> None:
-    """The flag is older than `timestep_type` and wins over it."""
-    document.notice(path, "read as `timestep_type: weighted`")
-    document.set((*path[:-1], "timestep_type"), "weighted")
+    """The flags are older than `timestep_type` and win over it."""
+    kind = "weighted2" if path[-1] == "linear_timesteps2" else "weighted"
+    document.notice(path, f"read as `timestep_type: {kind}`")
+    document.set((*path[:-1], "timestep_type"), kind)
     document.remove(path)
 
 
@@ -178,6 +190,7 @@ SPELLINGS: tuple[Spelling, ...] = (
     changed("train.lr_scheduler", _has_capitals, str.lower),
     *(rewritten(f"model.{flag}", lambda value: isinstance(value, bool), _read_flag) for flag in FLAGS),
     rewritten("train.linear_timesteps", one_of(True), _read_linear_timesteps),
+    rewritten("train.linear_timesteps2", one_of(True), _read_linear_timesteps),
     # keys for what is so anyway
     dropped("model.use_safetensors", one_of(True), "it is always so"),
     dropped("save.use_safetensors", one_of(True), "it is always so"),

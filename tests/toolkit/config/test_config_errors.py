@@ -43,8 +43,8 @@ config:
         optimizer: adamw8bits
         gradient_accumulation: 2
         gradient_accumulation_steps: 2
-        loss_type: mae
-        noise_offset: 0.1
+        loss_type: mean_flow
+        learnable_snr_gos: true
         lr_scheduler: cosine
         lr_scheduler_params: {num_cycle: 1, num_warmup_steps: many}
         ema_config: {use_emma: true}
@@ -72,14 +72,16 @@ bar: 1
         "job.yaml:22: train.dtype: 'bf17' is not one of bf16, fp16, fp32; did you mean 'bf16'?",
         "job.yaml:23: train.optimizer: no optimizer is named 'adamw8bits'; did you mean 'adamw8bit' or 'adamw'?",
         "job.yaml:25: train.gradient_accumulation_steps: is the old name of gradient_accumulation; set one of the two",
-        "job.yaml:26: train.loss_type: 'mae' is not supported yet",
-        "job.yaml:27: train.noise_offset: not supported yet (a key of ai-toolkit that aitk will get)",
+        "job.yaml:26: train.loss_type: 'mean_flow' is not supported: the model would have to be told a second time,"
+        " the one it goes to, and no model has an input for it",
+        "job.yaml:27: train.learnable_snr_gos: not supported: it follows the losses of the last steps, so no run could"
+        " be resumed or repeated; use min_snr_gamma",
         "job.yaml:29: train.lr_scheduler_params.num_cycle: lr_scheduler cosine has no such option;"
         " did you mean 'num_cycles'?",
         "job.yaml:29: train.lr_scheduler_params.num_warmup_steps: must be a number from 0 on, not 'many'",
         "job.yaml:30: train.ema_config.use_emma: unknown key; did you mean 'use_ema'?",
-        "job.yaml:31: save.push_to_hub: not supported yet (a key of ai-toolkit that aitk will get)",
         "job.yaml:31: save.save_format: 'safetensor' is not one of safetensors, diffusers; did you mean 'safetensors'?",
+        "job.yaml:31: save.hf_repo_id: missing: push_to_hub needs the name of a repository, owner/name",
         "job.yaml:32: sample.samples.0.prompt: missing; it is required",
         "job.yaml:32: sample.samples.0.width: must be at least 16, not 4",
         "job.yaml:32: sample.steps: unknown key; belongs to train.steps; did you mean 'sample_steps'?",
@@ -98,13 +100,13 @@ bar: 1
         ("job: extension\nconfig: {process: []}",
          ["job.yaml:2: config.name: missing: the name of the job (or give one with --name)",
           "job.yaml:2: config.process: missing: the list of processes"]),
-        ("job: extension\nconfig: {name: a/b, process: [3, {}, {type: sd_trainr}, {type: concept_slider}]}",
+        ("job: extension\nconfig: {name: a/b, process: [3, {}, {type: sd_trainr}, {type: super_tagger}]}",
          ["job.yaml:2: config.name: 'a/b' cannot be the name of a folder",
           "job.yaml:2: config.process.0: must be a group of keys, not 3",
           "job.yaml:2: config.process.1.type: missing: the type of the process",
           "job.yaml:2: config.process.2.type: no process type is named 'sd_trainr';"
           " did you mean 'sd_trainer' or 'ui_trainer' or 'diffusion_trainer'?",
-          "job.yaml:2: config.process.3.type: 'concept_slider' of ai-toolkit is not supported yet"]),
+          "job.yaml:2: config.process.3.type: 'super_tagger' of ai-toolkit is not supported yet"]),
         ("job: extension", ["job.yaml:1: config: missing: the group of keys with `name` and `process`"]),
         ("job: extension\nconfg: {}",
          ["job.yaml:1: config: missing: the group of keys with `name` and `process`",
@@ -143,7 +145,8 @@ def test_with_several_processes_the_path_says_which(folder: Any, changed: Change
         ({"sample": {"sampler": "eulr"}}, "sample.sampler: 'eulr' is not one of"),
         ({"train": {"start_step": 1000}}, "train.start_step: must be less than steps, 1000"),
         ({"train": {"validation_config": {}}}, "train.validation_config: validation_items is empty"),
-        ({"train": {"bypass_guidance_embedding": True, "do_guidance_loss": True}}, "train.do_guidance_loss: not supp"),
+        ({"train": {"bypass_guidance_embedding": True, "do_guidance_loss": True}},
+         "train.do_guidance_loss: cannot be comb"),
         ({"datasets": [{"cache_text_embeddings": True}, {"folder_path": "b"}]},
          "datasets.1.cache_text_embeddings: all data sets or none can cache text embeddings"),
         ({"datasets": [{"alpha_mask": True, "mask_path": "m"}]}, "datasets.0.alpha_mask: cannot be combined with"),
@@ -186,7 +189,7 @@ def test_with_several_processes_the_path_says_which(folder: Any, changed: Change
         ({"model": {"max_memory": {"0": "6GB"}}}, "model.max_memory: unknown key; see model.layer_offloading"),
         ({"validation": {"validate_every": 5}}, "validation: unknown key; belongs to train.validation_config"),
         ({"log_every": 5}, "log_every: unknown key; belongs to logging.log_every"),
-        ({"trigger": "x"}, "trigger: unknown key; belongs to adapter.trigger or embedding.trigger;"
+        ({"trigger": "x"}, "trigger: unknown key; belongs to embedding.trigger or adapter.trigger;"
                            " did you mean 'trigger_word'?"),
     ],
 )  # fmt: skip

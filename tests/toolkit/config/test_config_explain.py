@@ -39,7 +39,7 @@ def test_every_working_default_is_spelled_out_and_no_planned_one(read: Read) -> 
     assert process["train"]["max_grad_norm"] == 1.0
     assert process["train"]["ema_config"] == {"use_ema": False, "ema_decay": 0.999}
     assert process["datasets"][0]["background"] == [255, 255, 255]
-    assert "noise_offset" not in process["train"]
+    assert "learnable_snr_gos" not in process["train"]
     assert "is_xl" not in process["model"]
     assert "1.0e-05" in to_yaml(read(train={"lr": 1e-5}))
 
@@ -97,8 +97,8 @@ def test_the_schema_offers_plugins_keys_and_descriptions() -> None:
         "minimum": 1,
         "type": "integer",
     }
-    assert train["noise_offset"]["deprecated"] is True
-    assert train["noise_offset"]["description"].startswith("Not supported yet.")
+    assert train["learnable_snr_gos"]["deprecated"] is True
+    assert train["learnable_snr_gos"]["description"].startswith("Not supported yet.")
     assert "adamw8bit" in train["optimizer"]["anyOf"][0]["enum"]
     assert "bfloat16" in train["dtype"]["enum"]
 

@@ -9,7 +9,7 @@ from toolkit.config.section import Section, changes_nothing, state_of
 from toolkit.config.sections.adapter import AdapterSection
 from toolkit.config.sections.dataset import DatasetSection
 from toolkit.config.sections.ema import EmaSection
-from toolkit.config.sections.extras import EmbeddingSection
+from toolkit.config.sections.embedding import EmbeddingSection
 from toolkit.config.sections.logging import LoggingSection
 from toolkit.config.sections.network import LayerChoice, LormSection
 from toolkit.config.sections.sample import SampleItem, SampleSection
@@ -145,9 +145,10 @@ OURS: dict[type[Section], set[str]] = {
         "num_variants",
     },
     SdTrainer: {"dreambooth"},
+    TrainSection: {"fsdp", "huber_c", "multires_noise_discount", "multires_noise_iterations"},
     ModelPlugin: {"revision"},
     NetworkPlugin: {"loraplus_lr_ratio"},
-    SaveSection: {"key_format"},
+    SaveSection: {"hf_include", "key_format"},
     SampleItem: {"guidance_rescale"},
 }
 SECTIONS = list(UPSTREAM)

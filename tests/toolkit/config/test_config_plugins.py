@@ -1,6 +1,6 @@
 """Sections, and how a config picks a plugin."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -54,7 +54,7 @@ def test_values_without_effect_are_accepted(keys: dict[str, Any]) -> None:
 
 def test_a_planned_multiplier_cannot_be_switched_off_unnoticed() -> None:
     assert errors_of(Small, later=0.0) == {"later": "planned"}
-    assert errors_of(TrainSection, noise_multiplier=0) == {"noise_multiplier": "planned"}
+    assert errors_of(TrainSection, img_multiplier=0) == {"img_multiplier": "planned"}
 
 
 def test_the_class_is_picked_by_name_and_keeps_its_own_errors() -> None:
@@ -134,8 +134,6 @@ def test_job_kinds_are_those_of_jobs() -> None:
 
 
 def test_schedules_and_their_options_are_those_of_the_training_library() -> None:
-    from typing import get_args
-
     from toolkit.config.sections.schedule import AT_LEAST, SHARED, LrSchedule
     from toolkit.training.schedules import SHAPES, schedule
 
@@ -148,8 +146,13 @@ def test_schedules_and_their_options_are_those_of_the_training_library() -> None
 
 
 def test_choices_that_work_are_those_of_the_training_library() -> None:
-    from toolkit.config.sections.objective import WORKING_CHOICES
+    from toolkit.config.sections.objective import REFUSED
+    from toolkit.trainer.rules import HUBER
+    from toolkit.training.distances import ERRORS
     from toolkit.training.times import QUANTILES, RANKS
 
-    assert set(WORKING_CHOICES["timestep_type"]) == set(QUANTILES)
-    assert TrainSection.model_fields["content_or_style"].annotation == Literal[tuple(RANKS)]  # type: ignore[valid-type]
+    fields = TrainSection.model_fields
+    assert fields["timestep_type"].annotation == Literal[tuple(QUANTILES)] | None  # type: ignore[valid-type]
+    assert fields["content_or_style"].annotation == Literal[tuple(RANKS)]  # type: ignore[valid-type]
+    assert set(get_args(fields["loss_type"].annotation)) == {*ERRORS, *HUBER, "stepped", "mean_flow"}
+    assert set(REFUSED) < {*get_args(fields["loss_type"].annotation), *get_args(fields["loss_target"].annotation)}

@@ -62,6 +62,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
     ({"train": {"linear_timesteps": True}}, {"train.timestep_type": "weighted"},
      "train.linear_timesteps: read as `timestep_type: weighted`"),
     ({"train": {"linear_timesteps": False}}, {"train.timestep_type": None}, ""),
+    ({"train": {"linear_timesteps2": True, "timestep_type": "sigmoid"}}, {"train.timestep_type": "weighted2"},
+     "train.linear_timesteps2: read as `timestep_type: weighted2`"),
     ({"train": {"enable_ttb": False}}, {}, "train.enable_ttb: not needed: it is off"),
     ({"log_config": {"log_every": 1}}, {"logging.log_every": 1}, "log_config: read as logging"),
     ({"logging": {"wandb_project": "p"}}, {"logging.project_name": "p"},

@@ -15,7 +15,7 @@ from toolkit.config.spellings import is_spelling
 from toolkit.config.walk import first_unknown
 
 TOP_KEYS = ("job", "config", "meta")
-CONFIG_KEYS = ("name", "process")
+CONFIG_KEYS = ("name", "process", "launch")
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
@@ -34,19 +34,19 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
                 document.problems.append(Problem(where, "", error.problems[0].message))
                 continue
             value = value_text
-        for place in _places(document, path, where):
-            _put(document, place, value, where)
+        for place in places_of(document, path, where):
+            put(document, place, value, where)
             if has_reference(value_text):
                 document.secrets[place] = value_text
 
 
-def _places(document: Document, path: KeyPath, where: str) -> list[KeyPath]:
+def places_of(document: Document, path: KeyPath, where: str) -> list[KeyPath]:
     """Where in the document the path leads: nowhere if it is unknown, to several processes if they know it."""
     if path[0] in TOP_KEYS:
         inside = path[3:] if path[:2] == ("config", "process") else ()
         return [path] if not inside else _known_in(document, [path[2]], path[3:], where)
     if path[0] in CONFIG_KEYS:
-        return _places(document, ("config", *path), where)
+        return places_of(document, ("config", *path), where)
     processes = document.get(("config", "process"))
     return _known_in(document, list(range(len(processes))) if isinstance(processes, list) else [], path, where)
 
@@ -88,7 +88,7 @@ def _explain(path: KeyPath, misses: list[tuple[int, list[str]]]) -> str:
     return f"there is no key '{path[position]}'{place}{suggestion(str(path[position]), options)}"
 
 
-def _put(document: Document, path: KeyPath, value: Any, where: str) -> None:
+def put(document: Document, path: KeyPath, value: Any, where: str) -> None:
     for length in range(1, len(path)):
         parent = document.get(path[:length])
         if isinstance(parent, list):

@@ -145,16 +145,10 @@ class DatasetSection(Section):
     is_reg: bool = works(
         False, "Regularization pictures: a batch of them after every batch of the others; see `train.reg_weight`."
     )
-    prior_reg: bool = planned(
-        False,
-        "Train these pictures toward the prediction of the frozen model.",
-        why="no trainer here compares with the frozen model; is_reg alone trains toward the pictures",
+    prior_reg: bool = works(
+        False, "The model without the network says what these pictures teach, so that it stays as it was for them."
     )
-    network_weight: float = planned(
-        1.0,
-        "Strength of the network on this set.",
-        why="one strength holds for all data sets; loss_multiplier, num_repeats and weight say how much a set counts",
-    )
+    network_weight: float = works(1.0, "Strength of the network while this set is trained.")
     extra_values: list[float] = planned(
         [], "Values for a single_value adapter.", why="there is no adapter here that reads them; remove it"
     )
@@ -184,14 +178,9 @@ class DatasetSection(Section):
     )
     audio_preserve_pitch: bool = planned(False, "Keep the pitch.", needs="do_audio", why="see do_audio")
     audio_normalize: bool = planned(False, "Normalize the loudness.", needs="do_audio", why="see do_audio")
-    diff_output_preservation: bool = planned(
-        False, "Set by `train.diff_output_preservation`.", why="it belongs to train, and is not supported there yet"
-    )
-    diff_output_preservation_class: str = planned(
-        "",
-        "Set by `train.diff_output_preservation_class`.",
-        needs="diff_output_preservation",
-        why="it belongs to train, and is not supported there yet",
+    diff_output_preservation: bool = idle(False, "train.diff_output_preservation decides for all data sets")
+    diff_output_preservation_class: str = works(
+        "", "What the trigger word of this set is a kind of; default: `train.diff_output_preservation_class`."
     )
     poi: str | None = planned(
         None, "Removed from ai-toolkit: an error there too.", why="crop the pictures, or name masks as mask_path"

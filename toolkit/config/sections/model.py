@@ -26,6 +26,9 @@ class ModelPlugin(Section):
     example: ClassVar[str] = "owner/model"
     """A checkpoint of the family, for starter configs."""
 
+    recognized_by: ClassVar[dict[str, Any]] = {}
+    """What the model_index.json of its checkpoints says; "unet.cross_attention_dim" is a value of a part's config."""
+
     key_names: ClassVar[KeyNames] = KeyNames()
     """What its layers are called in LoRA files."""
 
@@ -140,6 +143,12 @@ class ModelPlugin(Section):
     def offloads_layers(self) -> bool:
         """Whether layers are streamed from CPU memory."""
         return self.layer_offloading or self.auto_memory
+
+    @property
+    def encoding(self) -> str:
+        """What of it decides how texts and references are encoded, beside the weights: part of the keys of caches."""
+        deciding = {"model_kwargs", "quantize", "quantize_te", "qtype_te", "text_encoder_bits"}
+        return self.model_dump_json(include=deciding)
 
     def contradictions(self) -> Iterable[Remarked]:
         """Keys that do not go together."""

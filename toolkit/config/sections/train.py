@@ -1,7 +1,7 @@
 """`train`: the steps, the optimizer, the objective."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationInfo, field_validator
 
@@ -23,8 +23,8 @@ class TrainSection(ObjectiveKeys, GuidanceKeys):
     lr: float = works(1e-6, "Learning rate.", gt=0)
     unet_lr: float | None = works(None, "Learning rate of the denoiser; default: `lr`.", gt=0)
     text_encoder_lr: float | None = works(None, "Learning rate of the text encoders; default: `lr`.", gt=0)
-    refiner_lr: float | None = planned(None, "Learning rate of the refiner.")
-    embedding_lr: float | None = planned(None, "Learning rate of embeddings.")
+    refiner_lr: float | None = planned(None, "Learning rate of the refiner.", why="the refiner of SDXL is not trained")
+    embedding_lr: float | None = works(None, "Learning rate of an `embedding`; default: `lr`.", gt=0)
     adapter_lr: float | None = planned(None, "Learning rate of the adapter.")
     optimizer: str = works("adamw", "The optimizer; `aitk ls` lists them.")
     optimizer_params: dict[str, Any] = works({}, "Options of the optimizer.")
@@ -37,13 +37,21 @@ class TrainSection(ObjectiveKeys, GuidanceKeys):
     gradient_accumulation_steps: int = works(
         1, "Old name of `gradient_accumulation`; use one of the two. -1 is not supported yet.", ge=1
     )
-    single_item_batching: bool = planned(False, "Run the items of a batch one at a time.")
+    single_item_batching: bool = planned(
+        False,
+        "Run the items of a batch one at a time.",
+        why="batch_size 1 with gradient_accumulation is the same update in the same memory",
+    )
     ema_config: EmaSection = works(EmaSection, "Moving average of the weights.")
     start_step: int | None = works(None, "Step number to begin with, instead of the checkpoint's.", ge=0)
 
     dtype: Dtype = works("fp32", "Precision of the computation.")
     gradient_checkpointing: bool = works(
         True, "Compute activations twice instead of keeping them: less memory, slower."
+    )
+    fsdp: bool | Literal["auto"] = works(
+        "auto",
+        "aitk only. With several GPUs and no network, each keeps a part of the weights; auto: where they are large.",
     )
     train_unet: bool = works(True, "Train the denoiser.")
     train_text_encoder: bool = works(
@@ -60,14 +68,34 @@ class TrainSection(ObjectiveKeys, GuidanceKeys):
         False, "Train without captions: encode the trigger word and the empty caption once, unload the text encoders."
     )
     weight_jitter: float = idle(0.0, "ai-toolkit does not read it either")
-    merge_network_on_save: bool = planned(False, "Merge the LoRA into the model at each save.")
-    merge_network_on_save_strength: float = planned(1.0, "Strength of that.", needs="merge_network_on_save")
-    do_paramiter_swapping: bool = planned(False, "Train a changing part of the weights.")
+    merge_network_on_save: bool = works(
+        False, "Beside the network, write the whole model with it merged in at every save: `<name>_<step>_merged`."
+    )
+    merge_network_on_save_strength: float = works(
+        1.0, "Strength with which it is merged.", needs="merge_network_on_save"
+    )
+    do_paramiter_swapping: bool = planned(
+        False,
+        "Train a changing part of the weights.",
+        why="a network trains in less memory, and model.only_if_contains trains chosen layers of the model itself",
+    )
     paramiter_swapping_factor: float = planned(0.1, "Share of that part.", needs="do_paramiter_swapping")
 
-    prompt_dropout_prob: float = planned(0.0, "Chance to drop a prompt per text encoder.")
-    prompt_saturation_chance: float = planned(0.0, "Chance to repeat the prompt.")
-    short_and_long_captions: bool = planned(False, "Train with short and long captions.")
+    prompt_dropout_prob: float = planned(
+        0.0,
+        "Chance to drop a prompt per text encoder.",
+        why="caption_dropout_rate of a data set drops captions for all text encoders together, as pipelines do",
+    )
+    prompt_saturation_chance: float = planned(
+        0.0,
+        "Chance to repeat the prompt.",
+        why="no pipeline repeats its prompt: the model would be trained for texts that it never gets; remove it",
+    )
+    short_and_long_captions: bool = planned(
+        False,
+        "Train with short and long captions.",
+        why="list the data set twice, once with use_short_captions: true; both of its captions are trained then",
+    )
     short_and_long_captions_encoder_split: bool = planned(
         False, "One of them per text encoder.", needs="short_and_long_captions"
     )
@@ -101,8 +129,6 @@ class TrainSection(ObjectiveKeys, GuidanceKeys):
         if self.gradient_accumulation > 1 and self.gradient_accumulation_steps > 1:
             yield ("gradient_accumulation_steps",), "is the old name of gradient_accumulation; set one of the two"
         yield from super().contradictions()
-        if not self.train_unet and not self.train_text_encoder:
-            yield ("train_unet",), "nothing is trained: this and train_text_encoder are off"
         for key in ("cache_text_embeddings", "unload_text_encoder"):
             if self.train_text_encoder and getattr(self, key):
                 yield (key,), "cannot be combined with train_text_encoder, which encodes captions at every step"

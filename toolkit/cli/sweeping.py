@@ -1,0 +1,141 @@
+"""The runs of a sweep: one after another on this machine, or as one job array on a cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs import Job, Sweep
+from toolkit.cli.launching import Ended, LaunchedJob, LaunchedSweep, launched, worker_command
+from toolkit.cli.table import format_table
+from toolkit.config.errors import Problem
+from toolkit.config.preflight import preflight
+from toolkit.launch import sweep as states
+from toolkit.launch.launcher import Array, Order
+from toolkit.launch.local import STOPPED
+from toolkit.launch.queue import Queue
+from toolkit.launch.record import submissions
+from toolkit.launch.sweep import Run, brief
+
+Work = Callable[[Job | LaunchedJob], int]
+"""Does one job and says what went wrong; the exit code."""
+QUEUED = "on the cluster"
+
+
+@dataclass(frozen=True)
+class LocalSweep:
+    """A sweep whose runs are done one after another; those that are done already are left out."""
+
+    sweep: Sweep
+    jobs: Sequence[Job | LaunchedJob]
+    work: Work
+
+    @property
+    def name(self) -> str:
+        """The sweep's."""
+        return self.sweep.name
+
+    @property
+    def job(self) -> Job:
+        """The first of the jobs, whose config is that of the others but for a few keys."""
+        return self.sweep.jobs[0]
+
+    @property
+    def folder(self) -> Path:
+        """Where the folders of the runs are."""
+        return self.sweep.folder.path
+
+    def plan(self) -> list[str]:
+        """The runs, and what the first of them would do."""
+        return [*plan(self.sweep), "one after another on this machine; of the first:", *self.jobs[0].plan()]
+
+    def run(self) -> None:
+        """Do what is not done; one that fails does not keep the others from being done. Raises `Ended`."""
+        runs, folder = self.sweep.runs(), self.sweep.folder
+        folder.write(self.sweep.name, runs, [run.index for run in runs])
+        print_notices(self.sweep)
+        codes = []
+        for run, job in zip(runs, self.jobs, strict=True):
+            if folder.state(run) == states.DONE:
+                print(f"run {run.index} is done already: {run.label}", flush=True)
+                continue
+            print(f"run {run.index}, one of {len(runs)}: {run.label}", flush=True)
+            states.record(folder.run_folder(run.index), states.RUNNING, run.text)
+            code = self.work(job)
+            states.record(folder.run_folder(run.index), states.state_after(code), run.text)
+            if code == STOPPED:
+                print(f"the sweep '{self.name}' was stopped; the same command goes on with it", file=sys.stderr)
+                raise Ended(STOPPED)
+            codes.append(code)
+        print("\n".join(outcome(self.sweep, runs)), flush=True)
+        print(f"what came of them: aitk compare {folder.path}", flush=True)
+        if bad := [code for code in codes if code]:
+            raise Ended(min(bad))
+
+
+def swept(sweep: Sweep, chosen: Mapping[str, Any] | None, order: Order, work: Work) -> LocalSweep | LaunchedSweep:
+    """The sweep with what has it done. `chosen` and `order` are what the command line says."""
+    first = launched(sweep.jobs[0], chosen, order)
+    if isinstance(first, LaunchedJob) and first.launcher.hands_over:
+        return LaunchedSweep(sweep, first.launcher, order, lambda: _array(sweep), lambda: plan(sweep))
+    configs = [str(sweep.folder.config_path(point.index)) for point in sweep.points]
+    orders = [replace(order, command=worker_command(config, None, [], False, None)) for config in configs]
+    jobs = [launched(job, chosen, each) for job, each in zip(sweep.jobs, orders, strict=True)]
+    return LocalSweep(sweep, jobs, work)
+
+
+def check_sweep(sweep: Sweep, online: bool = False, to_come: Sequence[Path] = ()) -> list[Problem]:
+    """What keeps any of the runs from being done, each problem once."""
+    found = [problem for job in sweep.jobs for problem in preflight(job, online, to_come)]
+    try:
+        conflict = sweep.folder.conflict(sweep.runs())
+    except ValueError as error:
+        conflict = str(error)
+    if conflict and not online:
+        found.append(sweep.jobs[0].document.problem(("config", "sweep"), conflict))
+    return list(dict.fromkeys(found))
+
+
+def plan(sweep: Sweep) -> list[str]:
+    """The runs as a table."""
+    return [f"sweep '{sweep.name}' of {len(sweep.points)} runs in {sweep.folder.path}", *outcome(sweep, sweep.runs())]
+
+
+def outcome(sweep: Sweep, runs: Sequence[Run], known: Mapping[int, str] | None = None) -> list[str]:
+    """How far each run is, as a table."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.values))
+    rows = [
+        [
+            str(run.index),
+            *(brief(run.values[key]) if key in run.values else "" for key in keys),
+            (known or {}).get(run.index) or sweep.folder.state(run),
+        ]
+        for run in runs
+    ]
+    return format_table(["run", *keys, "state"], rows)
+
+
+def print_notices(sweep: Sweep) -> None:
+    """What is to be said about the config, once for all runs."""
+    for notice in sweep.notices:
+        print(f"note: {notice}")
+
+
+def _array(sweep: Sweep) -> tuple[Array, list[str]]:
+    """Write the runs down; what has to be submitted, and the ids of what was before and has not ended."""
+    runs = sweep.runs()
+    queue = Queue()
+    tasks = [task for entry in submissions(sweep.folder.path) for task in queue.tasks(entry["job_id"])]
+    busy = {int(task.job_id.rpartition("_")[2]) for task in tasks}
+    done = {run.index for run in runs if sweep.folder.state(run) == states.DONE}
+    todo = [run.index for run in runs if run.index not in busy | done]
+    # a run that is at work keeps the config that it began with
+    sweep.folder.write(sweep.name, runs, todo)
+    print_notices(sweep)
+    if len(todo) < len(runs):
+        known = dict.fromkeys(busy - done, QUEUED) | dict.fromkeys(todo, "submitted again")
+        print("\n".join(outcome(sweep, runs, known)), flush=True)
+    return sweep.array(todo), sorted({task.job_id.partition("_")[0] for task in tasks})

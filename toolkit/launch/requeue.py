@@ -1,0 +1,172 @@
+"""What a job on a cluster does when it was stopped before its end: ask for another start, if that makes sense."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.launch.environment import on_cluster, own_rank, stop_signals
+from toolkit.launch.record import close, was_cancelled
+from toolkit.launch.slurm import SlurmError, own_job, own_state, requeue, submit_again
+
+TEMPORARY = 75
+"""EX_TEMPFAIL of sysexits.h: not done, and nothing is wrong; jobs that wait for this one do not begin."""
+PATIENCE_S = 60.0
+"""How long SLURM may take to end a process whose job it starts again."""
+FIRST_S = 20.0
+"""How long another rank waits for the first to do it, which ends the others as well."""
+STARTS = "slurm/starts.jsonl"
+SUBMISSIONS = "slurm/jobs.jsonl"
+STOP_FILE = "stop"
+"""A file of this name in the run folder stops a run for good; see `toolkit/trainer/stop_files.py`."""
+
+
+def note_start(env: Mapping[str, str]) -> None:
+    """Write down how far the run is at the beginning of a start."""
+    if on_cluster(env) and own_rank(env) == 0 and "AITK_RUN_FOLDER" in env:
+        _add_line(_run_folder(env) / STARTS, {"job_id": own_job(env), "time": time.time(), "progress": progress(env)})
+
+
+def after_stop(env: Mapping[str, str], together: bool = True) -> int:
+    """Have the job started again; returns the exit code of this process.
+
+    Ranks other than the first leave quietly: a bad exit of theirs would end the first before it has saved. Where they
+    have not stopped `together`, the first may be waiting for one of them and hear nothing: they do it in its place.
+    """
+    for number in stop_signals(env):
+        signal.signal(number, signal.SIG_IGN)
+    if own_rank(env) > 0 and together:
+        _wait_for_first(env)
+        return 0
+    if own_rank(env) > 0:
+        time.sleep(FIRST_S)
+    told = why_not(env)
+    if not told:
+        close(_run_folder(env), "requeued")
+        told = _start_again(env)
+    if told:
+        close(_run_folder(env), "stopped", f"it saved, and is not started again: {told}")
+        print(f"the job is not started again: {told}", flush=True)
+    else:
+        # SLURM ends this process by this signal
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PATIENCE_S)
+    if "TORCHELASTIC_RUN_ID" in env:
+        _end_mark(env).touch()
+    return TEMPORARY
+
+
+def why_not(env: Mapping[str, str]) -> str:
+    """Why another start makes no sense; empty if it does."""
+    folder = _run_folder(env)
+    if was_cancelled(folder, own_job(env)):
+        return "it was cancelled"
+    if (folder / STOP_FILE).exists():
+        return f"the file {folder / STOP_FILE} asked it to stop"
+    state, reason = own_state(env)
+    if state in {"COMPLETING", "CANCELLED"} and reason != "TimeLimit":
+        # a requeue would bring a cancelled job back; one that was preempted is started again by SLURM, if at all
+        return "SLURM has ended it (cancelled or preempted)"
+    most, starts = int(env.get("AITK_MAX_REQUEUES", "0")), _lines(folder / STARTS)
+    if most == 0:
+        return "launch.requeue is false, or launch.max_requeues 0"
+    if max(int(env.get("SLURM_RESTART_COUNT", "0")), len(starts) - 1) >= most:
+        return f"it was {most} times (launch.max_requeues)"
+    if starts and "AITK_PROGRESS" in env and starts[-1]["progress"] == progress(env):
+        return (
+            "this start made no progress; see the log, and whether launch.time has room for loading, and "
+            "launch.signal_lead_s for a save"
+        )
+    return ""
+
+
+def progress(env: Mapping[str, str]) -> dict[str, Any]:
+    """How far the run is: the newest saved step of each trainer, and the size of what is cached."""
+    folders = [Path(part) for part in env.get("AITK_PROGRESS", "").split(os.pathsep) if part]
+    caches = (
+        {Path(env["AITK_CACHE"])} if env.get("AITK_CACHE") else {folder.parent / ".aitk_cache" for folder in folders}
+    )
+    return {"steps": [_newest_step(folder) for folder in folders], "cached": sum(map(_num_bytes, sorted(caches)))}
+
+
+def forget_starts(run_folder: Path) -> None:
+    """What is submitted by hand has all its starts before it, and may fail to make progress in the first."""
+    (run_folder / STARTS).unlink(missing_ok=True)
+
+
+def _start_again(env: Mapping[str, str]) -> str:
+    """Ask SLURM for another start, of this job or of another one after it; returns why there is none."""
+    try:
+        refusal = requeue(env)
+    except SlurmError as error:
+        refusal = str(error)
+    if not refusal:
+        print("the job is started again and goes on there", flush=True)
+        return ""
+    try:
+        job_id = submit_again(Path(env["AITK_SCRIPT"]), env)
+    except SlurmError as error:
+        return f"{refusal}; nor could it be submitted again: {error}"
+    previous = own_job(env)
+    _add_line(_run_folder(env) / SUBMISSIONS, {"job_id": job_id, "time": time.time(), "after": previous})
+    return f"{refusal}; it goes on as job {job_id} instead"
+
+
+def _newest_step(folder: Path) -> int:
+    try:
+        listed = json.loads((folder / "checkpoints.json").read_text(encoding="utf-8"))["checkpoints"]
+        return max((int(entry["step"]) for entry in listed), default=0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _num_bytes(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # removed in between
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
+
+
+def _wait_for_first(env: Mapping[str, str]) -> None:
+    """Under torchrun, which ends badly after a signal and takes all tasks with it, stay until the first is done."""
+    if "TORCHELASTIC_RUN_ID" not in env:
+        return
+    mark = _end_mark(env)
+    end = time.monotonic() + float(env.get("AITK_SIGNAL_LEAD_S", "180"))
+    while not mark.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+
+
+def _end_mark(env: Mapping[str, str]) -> Path:
+    """A file that says that the first rank of this start has done all it had to."""
+    return _run_folder(env) / "slurm" / f"left-{own_job(env)}-{env.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def _run_folder(env: Mapping[str, str]) -> Path:
+    return Path(env["AITK_RUN_FOLDER"])
+
+
+def _add_line(path: Path, entry: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    found = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(text))
+        except ValueError:  # cut short by a kill
+            continue
+    return [entry for entry in found if isinstance(entry, dict) and "progress" in entry]
