@@ -33,11 +33,14 @@ def write_text(final: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in `folder`, and put back a folder whose replacement was cut short."""
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed writers left in `folder`, and put back a folder whose replacement was cut short.
+
+    With `name`: of writers of that file or folder alone, where others may be at work beside it.
+    """
     for entry in list(folder.iterdir()) if folder.is_dir() else []:
         match = _TEMPORARY.fullmatch(entry.name)
-        if match is None:
+        if match is None or name not in (None, match["final"]):
             continue
         final = folder / match["final"]
         if match["kind"] == "old" and not final.exists():

@@ -1,7 +1,7 @@
 """One run's folder, output/<name>: the lock, the resolved config, and which weights this program wrote when.
 
 The manifest checkpoints.json is what pruning goes by, so that a user's own files are never touched whatever
-their names. A save that can be resumed exactly is written in this order: weights, state, `record`, `prune`.
+their names. A save that can be resumed exactly is written in this order: `begin`, weights, state, `record`, `prune`.
 Light: reading a folder needs no torch.
 """
 
@@ -13,9 +13,10 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from toolkit.atomic import atomic_path, remove_leftovers, write_text
 from toolkit.run_lock import RunFolderBusy, hold
@@ -62,25 +63,52 @@ class RunFolder:
         write_text(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
 
     def weights_path(self, step: int | None, suffix: str = "", extension: str = ".safetensors") -> Path:
-        """Return where the weights of `step` go; None is the end of the run, a suffix names one of several models."""
+        """Return where the weights of `step` go; None is the end of the run, a suffix names one of several models.
+
+        A suffix with `{step}` in it is the whole name, in which `{name}` is the run's.
+        """
         number = "" if step is None else f"_{step:09d}"
-        return self.path / f"{self.name}{number}{suffix}{extension}"
+        return self.path / number.join(self._around_step(suffix + extension))
+
+    def _around_step(self, ending: str) -> tuple[str, str]:
+        """What of the name of a weights file comes before the number of the step, and what after it."""
+        before, step, after = ending.partition("{step}")
+        return (before.replace("{name}", self.name), after) if step else (self.name, ending)
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return what the manifest lists, oldest step first, a final save behind the step save of the same number."""
+        return self._read_manifest()[0]
+
+    def _read_manifest(self) -> tuple[list[Checkpoint], list[Checkpoint]]:
+        """The saves that are listed, and that which was begun, if there is one."""
         if not self._manifest.exists():
-            return []
+            return [], []
         try:
-            listed = json.loads(self._manifest.read_text(encoding="utf-8"))["checkpoints"]
-            return sorted(Checkpoint(entry["step"], entry["final"], tuple(entry["files"])) for entry in listed)
-        except (ValueError, KeyError, TypeError) as error:
+            content = json.loads(self._manifest.read_text(encoding="utf-8"))
+            listed, begun = (
+                [Checkpoint(entry["step"], entry["final"], tuple(entry["files"])) for entry in entries]
+                for entries in (content["checkpoints"], content.get("begun", []))
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self._manifest} is damaged ({error}); remove it, the weights are then kept") from error
+        return sorted(listed), begun
+
+    def begin(self, step: int, files: Iterable[Path | str], final: bool = False) -> None:
+        """Note that `files` are about to be written, so that `prune` finds them if a kill comes before `record`.
+
+        An earlier save that was begun and never recorded is listed from here on, with those of its files that exist.
+        """
+        listed, cut_short = self._read_manifest()
+        for earlier in cut_short:
+            there = tuple(name for name in earlier.files if (self.path / name).exists())
+            if there and (earlier.step, earlier.final) != (step, final):
+                listed = [*_others(listed, earlier), replace(earlier, files=there)]
+        self._write_manifest(listed, [Checkpoint(step, final, tuple(Path(file).name for file in files))])
 
     def record(self, step: int, files: Iterable[Path | str], final: bool = False) -> None:
         """Note that the save of `step` wrote `files`; there is one final save, so a later one replaces it."""
         saved = Checkpoint(step, final, tuple(Path(file).name for file in files))
-        others = [c for c in self.checkpoints() if c.final != final or (not final and c.step != step)]
-        self._write_manifest([*others, saved])
+        self._write_manifest([*_others(self.checkpoints(), saved), saved])
 
     def prune(self, keep: int) -> list[Path]:
         """Delete all but the newest `keep` step saves, and return the files deleted."""
@@ -115,30 +143,46 @@ class RunFolder:
         return None
 
     def _saves(self, endings: Sequence[str]) -> set[tuple[int, bool]]:
-        """(step, is final) of every save: those listed, and those that the manifest lacks, such as ai-toolkit's."""
-        listed = self.checkpoints()
+        """(step, is final) of every save: those listed, and those that the manifest lacks, such as ai-toolkit's.
+
+        Not one that was begun and never recorded: its state may be missing, and the run does those steps again exactly.
+        """
+        listed, begun = self._read_manifest()
         saves = {(checkpoint.step, checkpoint.final) for checkpoint in listed}
-        known = {name for checkpoint in listed for name in checkpoint.files}
-        ends = "|".join(re.escape(ending) for ending in endings if ending)
-        pattern = re.compile(re.escape(self.name) + rf"_(\d{{9}})({ends})")
-        for path in self.path.iterdir() if ends and self.path.is_dir() else []:
-            match = pattern.fullmatch(path.name)
-            if match and path.name not in known:
-                saves.add((int(match[1]), False))
+        known = {name for checkpoint in [*listed, *begun] for name in checkpoint.files}
+        names = [r"_(\d{9})".join(map(re.escape, self._around_step(ending))) for ending in endings if ending]
+        for path in self.path.iterdir() if names and self.path.is_dir() else []:
+            matches = [match for name in names if (match := re.fullmatch(name, path.name))]
+            if matches and path.name not in known:
+                saves.add((int(matches[0][1]), False))
         final = self.weights_path(None, "", endings[0])
         step = _step_in_header(final) if final.name not in known else None
         return saves if step is None else {*saves, (step, True)}
 
-    def _write_manifest(self, checkpoints: Iterable[Checkpoint]) -> None:
-        listed = [{"step": c.step, "final": c.final, "files": list(c.files)} for c in sorted(checkpoints)]
-        write_text(self._manifest, json.dumps({"version": 1, "checkpoints": listed}, indent=2) + "\n")
+    def _write_manifest(self, checkpoints: Iterable[Checkpoint], begun: Iterable[Checkpoint] = ()) -> None:
+        listed, started = (
+            [{"step": c.step, "final": c.final, "files": list(c.files)} for c in sorted(saves)]
+            for saves in (checkpoints, begun)
+        )
+        content = {"version": 1, "checkpoints": listed, **({"begun": started} if started else {})}
+        write_text(self._manifest, json.dumps(content, indent=2) + "\n")
+
+
+def _others(saves: Iterable[Checkpoint], saved: Checkpoint) -> list[Checkpoint]:
+    """The saves beside one, which replaces that of its step, or the final one."""
+    return [c for c in saves if c.final != saved.final or (not saved.final and c.step != saved.step)]
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a safetensors file has the size that its header promises, or every such file in a folder has."""
+    """Whether a safetensors file has the size that its header promises, or every such file in a folder has.
+
+    Of a .pt file, whether the end of the archive that it is can be read.
+    """
     if path.is_dir():
         weights = list(path.rglob("*.safetensors"))
         return bool(weights) and all(is_complete(file) for file in weights)
+    if path.suffix == ".pt":
+        return is_zipfile(path)
     try:
         header, start = _read_header(path)
         ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]

@@ -13,18 +13,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+SETTLE_S = 1.0
+"""How long two that start at once may take to write their names, where nothing but the file decides."""
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class RunFolderBusy(RuntimeError):
     """Another run is writing into the folder."""
 
 
+class RunFolderReadOnly(RuntimeError):
+    """Nothing can be written into the folder."""
+
+
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
     """Hold the lock file `path` until the block ends; one whose run is gone is taken over."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptors = [_open_locked(path)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptors = [_open_locked(path)]
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise RunFolderReadOnly(
+                f"{path.parent} cannot be written to ({error.strerror}); make it writable, or set training_folder to "
+                "another folder"
+            ) from error
+        raise
 
     def close() -> None:
         if descriptors:
@@ -48,14 +63,19 @@ def _open_locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         holder = _read_holder(descriptor)
-        if not _try_lock(descriptor, holder):
+        if not _try_lock(path, descriptor, holder):
             os.close(descriptor)
             raise RunFolderBusy(_busy_message(path, holder))
         if not _is_at(path, descriptor):
             # The run before unlinked the file between our open and our lock: this one guards nothing.
             os.close(descriptor)
             continue
-        _write_holder(descriptor)
+        try:
+            _write_holder(descriptor)
+        except OSError:
+            # a full disk; the lock must not outlive this attempt
+            os.close(descriptor)
+            raise
         return descriptor
 
 
@@ -67,7 +87,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _try_lock(descriptor: int, holder: dict[str, Any]) -> bool:
+def _try_lock(path: Path, descriptor: int, holder: dict[str, Any]) -> bool:
     """Lock the file if nobody else has."""
     try:
         if os.name == "nt":
@@ -82,8 +102,19 @@ def _try_lock(descriptor: int, holder: dict[str, Any]) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         # Some network file systems know no locks: what the file says has to do there.
-        return error.errno in _UNSUPPORTED and not _is_alive(holder)
+        return error.errno in _UNSUPPORTED and not _is_alive(holder) and _has_written_last(path, descriptor)
     return True
+
+
+def _has_written_last(path: Path, descriptor: int) -> bool:
+    """Whether this process is the one that the file names a moment after several have written: only one is."""
+    _write_holder(descriptor)
+    os.fsync(descriptor)
+    time.sleep(SETTLE_S)
+    # opened anew, because a network file system shows the writes of other machines only then
+    with path.open("rb") as file:
+        found = _parse(file.read())
+    return found.get("pid") == os.getpid() and found.get("host") == socket.gethostname()
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
@@ -91,7 +122,8 @@ def _is_alive(holder: dict[str, Any]) -> bool:
     if not holder:
         return False
     if holder.get("host") != socket.gethostname():
-        return True
+        # a cluster starts a job on another machine when its last start is gone
+        return not holder.get("job") or holder["job"] != _cluster_job()
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
@@ -104,8 +136,12 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 def _read_holder(descriptor: int) -> dict[str, Any]:
     """Return what the file says about its run; empty when it says nothing readable."""
     os.lseek(descriptor, 0, os.SEEK_SET)
+    return _parse(os.read(descriptor, 4096))
+
+
+def _parse(text: bytes) -> dict[str, Any]:
     try:
-        holder = json.loads(os.read(descriptor, 4096))
+        holder = json.loads(text)
     except ValueError:
         return {}
     return holder if isinstance(holder, dict) and isinstance(holder.get("pid"), int) else {}
@@ -113,10 +149,20 @@ def _read_holder(descriptor: int) -> dict[str, Any]:
 
 def _write_holder(descriptor: int) -> None:
     """Write who holds the lock, for the message that another run prints."""
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    holder: dict[str, Any] = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "job": _cluster_job(),
+    }
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, json.dumps(holder).encode())
+
+
+def _cluster_job() -> str:
+    """The batch job that this process belongs to; empty on a machine of one's own."""
+    return "-".join(os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID") if name in os.environ)
 
 
 def _busy_message(path: Path, holder: dict[str, Any]) -> str:

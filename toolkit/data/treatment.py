@@ -26,6 +26,12 @@ class Treatment:
     """Whether a broken picture ends the run."""
     is_reg: bool = False
     """Regularization pictures: their batches come in turn with those of the others."""
+    keeps_base: bool = False
+    """Whether the network should answer as the model without it does, instead of what the pictures show."""
+    strength: float = 1.0
+    """How strongly the network acts on these pictures while it learns from them."""
+    kind: str = ""
+    """What the trigger word is a kind of, where that is not the same for all data sets."""
     caption: CaptionRule = PLAIN_CAPTION
     frames: FrameRule | None = None
     """Which frames a model for video gets; None for a model for pictures."""

@@ -19,8 +19,10 @@ COUNT, LENGTH = struct.Struct("<I"), struct.Struct("<Q")
 def serve() -> None:
     """Answer calls until nobody can make another one; how a process ends that lost its parent is the same."""
     # whoever stops a run stops its main process, which may want to finish a step first
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # (a cluster signals every process of a job)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     # what a library prints must not get between the answers
     os.dup2(2, 1)

@@ -78,6 +78,9 @@ WORKING: dict[str, tuple[Any, dict[str, Any], Pictures]] = {
     "trim_auto_frame_count_tail": (False, {**CLIPS, "auto_frame_count": True, "fps": 12}, VIDEO),
     "do_i2v": (True, CLIPS, VIDEO),
     "is_reg": (True, {}, Pictures()),
+    "prior_reg": (True, {}, Pictures()),
+    "network_weight": (0.5, {}, Pictures()),
+    "diff_output_preservation_class": ("dog", {}, Pictures()),
     "mask_path": ("mask", {}, Pictures()),
     "alpha_mask": (True, {"folder_path": "clear"}, Pictures()),
     "invert_mask": (True, {"mask_path": "mask"}, Pictures()),
@@ -104,15 +107,12 @@ NOT_AT_ALL: dict[str, Any] = {
     "cache_latents_num_workers": 4,
     "load_image_when_caching_latents": True,
     "fast_image_size": False,
-    "prior_reg": True,
-    "network_weight": 0.5,
     "extra_values": [1.0],
     "controls": ["depth"],
     "do_audio": True,
     "audio_preserve_pitch": True,
     "audio_normalize": True,
     "diff_output_preservation": True,
-    "diff_output_preservation_class": "dog",
     "poi": "face",
     "debug": True,
 }
@@ -150,6 +150,7 @@ def effects(keys: dict[str, Any], taken: Pictures) -> list[Any]:
     for item in items:
         rule = item.treatment
         seen += [item.id, rule.weight, rule.is_reg, rule.strict, rule.guidance_type, rule.num_variants, rule.mask]
+        seen += [rule.keeps_base, rule.strength, rule.kind]
         for epoch in range(4):
             seen.append(item.text(1, epoch))
             pictures: list[Any] = [item_pixels(item, 1, epoch), item_mask(item, 1, epoch), item_pair(item, 1, epoch)]

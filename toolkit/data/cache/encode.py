@@ -42,6 +42,11 @@ class Wanted:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def part(self, rank: int, world: int) -> Wanted:
+        """Those that one of several ranks makes, whatever each of them believes to be missing."""
+        own = self.keys[:, 0] % np.uint64(world) == rank
+        return Wanted(self.keys[own], self.indices[own], self.epochs[own])
+
     def key(self, place: int) -> bytes:
         """One of the keys."""
         return self.keys[place].tobytes()

@@ -25,6 +25,8 @@ from toolkit.data.cache.folder import make_writable
 from toolkit.data.cache.key_index import CacheIndex
 from toolkit.data.cache.keys import KEY_BYTES, as_array, combine, key_for
 from toolkit.data.cache.shard import SUFFIX, BadShard, Kind, OldShard, Packed, Part, Shard, open_shard, pack
+from toolkit.data.cache.staging import staged
+from toolkit.data.cache.tidy import tidy, writing
 
 try:
     import resource
@@ -95,6 +97,7 @@ class RowCache:
         self._used: set[str] = set()
         if folder:
             make_writable(folder)
+            tidy(folder)
             self.refresh()
 
     def __contains__(self, key: bytes) -> bool:
@@ -158,9 +161,9 @@ class RowCache:
         for number, (table, row) in enumerate(zip(tables.tolist(), rows.tolist(), strict=True)):
             if table >= 0:
                 shard = stored.shards[table]
-                parts.append(shard.parts(row, name, fetch))
                 if shard.name not in self._used:
-                    self._mark_used(shard.name)
+                    self._use(shard)
+                parts.append(shard.parts(row, name, fetch))
             else:
                 waits = waiting[wanted[number].tobytes()]
                 parts.append([part for part in waits if name is None or part[0].name == name])
@@ -172,6 +175,13 @@ class RowCache:
         if self.folder:
             with suppress(OSError):
                 os.utime(self.folder / name)
+
+    def _use(self, shard: Shard) -> None:
+        """Prepare for the first reading of a shard."""
+        self._mark_used(shard.name)
+        if self.folder and (copy := staged(path := self.folder / shard.name)) != path:
+            with suppress(OSError):  # read where it is
+                shard.move_to(copy)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -237,7 +247,7 @@ class RowCache:
         packed, name = pack(self._waiting, self.about), secrets.token_hex(12) + SUFFIX
         if self.folder:
             path = self.folder / name
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
+            with writing(self.folder), atomic_path(path) as temporary, temporary.open("wb") as file:
                 packed.write(file)
             _allow_open_files(len(self._stored.shards) + 1)
             try:

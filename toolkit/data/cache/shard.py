@@ -144,6 +144,12 @@ class Shard:
         start = begin // mmap.PAGESIZE * mmap.PAGESIZE
         self._advise("MADV_WILLNEED", start, end - start)
 
+    def move_to(self, copy: Path) -> None:
+        """Read from a copy of the file from here on; what was read stays readable."""
+        mapped = _map(copy)
+        self._mapped, self._data = mapped, np.frombuffer(mapped, np.uint8)
+        self._advise("MADV_RANDOM", 0, self.header.num_bytes)
+
     @cached_property
     def kinds(self) -> list[Kind]:
         """The kinds of tensors that its rows have."""
@@ -181,12 +187,14 @@ class Shard:
 def open_shard(path: Path) -> Shard:
     """Map a file. Raises BadShard if it is not whole or not ours."""
     header = read_header(path)
+    return Shard(path.name, header, _map(path))
+
+
+def _map(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         if sys.version_info >= (3, 13):
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY, trackfd=False)
-        else:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    return Shard(path.name, header, mapped)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY, trackfd=False)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 @dataclass(frozen=True)

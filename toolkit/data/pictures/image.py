@@ -55,6 +55,10 @@ class BrokenImage(ValueError):
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = Path(path), reason
 
+    def __reduce__(self) -> tuple[type[BrokenImage], tuple[Path, str]]:
+        """How it gets to another process."""
+        return type(self), (self.path, self.reason)
+
 
 def read_size(path: Path | str, part: Part | None = None) -> Size:
     """Width and height as seen, from the header alone; `part` is where the picture lies in an archive."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.atomic import atomic_path
+from toolkit.data.cache.tidy import tidy, writing
 from toolkit.data.scanning.waiting import Threads
 from toolkit.data.scanning.walk import Walk
 from toolkit.data.workers import Workers
@@ -80,7 +81,10 @@ def save(index: Index, path: Path, notices: list[str]) -> Index:
     import pyarrow as pa
 
     try:
-        with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), index.table.schema) as writer:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tidy(path.parent)
+        columns = index.table.schema
+        with writing(path.parent), atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), columns) as writer:
             writer.write_table(index.table)
     except OSError as error:
         notices.append(f"{path}: {error.strerror or error}; the next run reads the folder anew")
@@ -122,6 +126,18 @@ def renew(
     said = json.dumps({"format": FORMAT, "token": token, "readers": readers, "folder": os.path.realpath(folder)})
     table = pa.table(columns, schema().with_metadata({"aitk": said})).combine_chunks()
     return Index(table, token, np.where(stale, -1, where))
+
+
+def changed(old: Index, new: Index) -> list[str]:
+    """The names of the files that both have, of which the new one read another size or time than the old one knew."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if new.kept is None:
+        return []
+    names = new.table["name"].chunk(0).take(pa.array(np.flatnonzero(new.kept < 0)))
+    known = old.table["name"].filter(pa.array(old.numbers("mtime_ns") != UNSURE))
+    return [os.fsdecode(name) for name in names.filter(pc.is_in(names, value_set=known)).to_pylist()]
 
 
 def schema() -> pa.Schema:

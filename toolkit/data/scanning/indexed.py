@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.atomic import atomic_path
+from toolkit.data.cache.tidy import tidy, writing
 from toolkit.data.frames import Clip
 from toolkit.data.records import READERS, Captions, Record, as_numbers, digest_or_zeros
 from toolkit.data.scanning.index import Index
@@ -71,7 +72,13 @@ class Contents:
         said = json.dumps({"format": FORMAT, "token": self.token})
         table = pa.table({"digest": pairs, "look": self.looks}).replace_schema_metadata({"aitk": said})
         try:
-            with atomic_path(self.path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
+            folder, columns = self.path.parent, table.schema
+            tidy(folder)
+            with (
+                writing(folder),
+                atomic_path(self.path) as temporary,
+                pa.ipc.new_file(str(temporary), columns) as writer,
+            ):
                 writer.write_table(table)
         except OSError:
             # found again by the next run

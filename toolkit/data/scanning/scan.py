@@ -20,7 +20,7 @@ from toolkit.data.frames import Clip
 from toolkit.data.pictures.image import BrokenImage, read_header
 from toolkit.data.records import Records
 from toolkit.data.scanning.headers import quick_size
-from toolkit.data.scanning.index import UNSURE, Index, index_path, load, renew, save
+from toolkit.data.scanning.index import UNSURE, Index, changed, index_path, load, renew, save
 from toolkit.data.scanning.indexed import Contents, IndexedRecords
 from toolkit.data.scanning.memory import give_back
 from toolkit.data.scanning.walk import Kinds, listed, walk
@@ -84,6 +84,11 @@ def scan(
         # `aitk cache prune` goes by the time of the last use
         with suppress(OSError):
             os.utime(path)
+    if old is not None and (names := changed(old, renewed)):
+        count = "1 file was" if len(names) == 1 else f"{len(names)} files were"
+        notices.append(
+            f"{folder}: {count} changed since the last start (first: {names[0]}); what changed is used as it is"
+        )
     if path and renewed is not old:
         before = Contents(old, path) if old else None
         renewed = save(renewed, path, notices)
