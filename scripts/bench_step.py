@@ -80,7 +80,7 @@ def take_turns(config: SdTrainer, job: Job, rounds: int, steps_per_round: int) -
     with open_session(config, job) as session:
         workers = session.stack.enter_context(make_workers(config))
         feed = make_feed(config, session, read_data(config, session), workers)
-        feed.encode((), (), bar)
+        feed.encode(bar)
         state = session.load()
         batches = feed.batches(session.stack, state.position, workers.num_workers, workers.prefetch)
         bare = bare_step(feed, next(batches)[1], state)

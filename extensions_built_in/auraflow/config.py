@@ -17,6 +17,7 @@ class AuraFlow(ModelPlugin):
     """AuraFlow: `fal/AuraFlow-v0.3` or a checkpoint like it."""
 
     example: ClassVar[str] = "fal/AuraFlow-v0.3"
+    recognized_by = {"_class_name": "AuraFlowPipeline"}
     key_names: ClassVar[KeyNames] = AURAFLOW_KEYS
 
     arch: Literal["auraflow"]

@@ -15,6 +15,7 @@ class Bria(ModelPlugin):
     """BRIA 3, a FLUX-like model trained on licensed pictures: `briaai/BRIA-3.2`."""
 
     example: ClassVar[str] = "briaai/BRIA-3.2"
+    recognized_by = {"_class_name": "BriaPipeline"}
 
     arch: Literal["bria"]
 

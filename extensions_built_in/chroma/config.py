@@ -17,6 +17,7 @@ class Chroma(ModelPlugin):
     """Chroma, a FLUX.1 schnell made smaller and trained without distillation: `lodestones/Chroma1-HD`, `-Base`."""
 
     example: ClassVar[str] = "lodestones/Chroma1-HD"
+    recognized_by = {"_class_name": "ChromaPipeline"}
     key_names: ClassVar[KeyNames] = CHROMA_KEYS
 
     arch: Literal["chroma"]

@@ -16,6 +16,7 @@ class CogVideoX(ModelPlugin):
 
     flow: ClassVar[bool] = False
     example: ClassVar[str] = "zai-org/CogVideoX-2b"
+    recognized_by = {"_class_name": "CogVideoXPipeline"}
 
     arch: Literal["cogvideox"]
 

@@ -17,6 +17,7 @@ class CogView4(ModelPlugin):
     """CogView4: `zai-org/CogView4-6B` or a checkpoint like it."""
 
     example: ClassVar[str] = "zai-org/CogView4-6B"
+    recognized_by = {"_class_name": "CogView4Pipeline"}
     key_names: ClassVar[KeyNames] = COGVIEW4_KEYS
 
     arch: Literal["cogview4"]

@@ -17,6 +17,7 @@ class ErnieImage(ModelPlugin):
     """ERNIE-Image: `baidu/ERNIE-Image` or a folder like it. Its prompt enhancer is not used."""
 
     example: ClassVar[str] = "baidu/ERNIE-Image"
+    recognized_by = {"_class_name": "ErnieImagePipeline"}
     key_names: ClassVar[KeyNames] = ERNIE_KEYS
 
     arch: Literal["ernie_image"]

@@ -27,6 +27,7 @@ class Flux2(ModelPlugin):
     """FLUX.2 dev: guidance-distilled, reads prompts with Mistral, takes reference pictures."""
 
     example: ClassVar[str] = "black-forest-labs/FLUX.2-dev"
+    recognized_by = {"_class_name": "Flux2Pipeline"}
     key_names: ClassVar[KeyNames] = FLUX2_KEYS
 
     arch: Literal["flux2"]
@@ -43,6 +44,7 @@ class Flux2Klein4B(ModelPlugin):
     """FLUX.2 klein 4B: small, reads prompts with Qwen3, takes reference pictures."""
 
     example: ClassVar[str] = "black-forest-labs/FLUX.2-klein-base-4B"
+    recognized_by = {"_class_name": "Flux2KleinPipeline", "transformer.num_attention_heads": 24}
     key_names: ClassVar[KeyNames] = FLUX2_KEYS
 
     arch: Literal["flux2_klein_4b"]
@@ -59,6 +61,7 @@ class Flux2Klein9B(ModelPlugin):
     """FLUX.2 klein 9B: as klein 4B, but larger."""
 
     example: ClassVar[str] = "black-forest-labs/FLUX.2-klein-base-9B"
+    recognized_by = {"_class_name": "Flux2KleinPipeline", "transformer.num_attention_heads": 32}
     key_names: ClassVar[KeyNames] = FLUX2_KEYS
 
     arch: Literal["flux2_klein_9b"]

@@ -30,6 +30,7 @@ class HiDream(ModelPlugin):
     """HiDream-I1: `HiDream-ai/HiDream-I1-Full`, `-Dev`, `-Fast` or a folder like them."""
 
     example: ClassVar[str] = "HiDream-ai/HiDream-I1-Full"
+    recognized_by = {"_class_name": "HiDreamImagePipeline"}
     key_names: ClassVar[KeyNames] = HIDREAM_KEYS
 
     arch: Literal["hidream"]

@@ -15,6 +15,7 @@ class HunyuanImage(ModelPlugin):
     """HunyuanImage 2.1, for pictures of 2048 x 2048: `hunyuanvideo-community/HunyuanImage-2.1-Diffusers`."""
 
     example: ClassVar[str] = "hunyuanvideo-community/HunyuanImage-2.1-Diffusers"
+    recognized_by = {"_class_name": "HunyuanImagePipeline"}
 
     arch: Literal["hunyuan_image"]
 

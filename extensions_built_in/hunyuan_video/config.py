@@ -15,6 +15,7 @@ class HunyuanVideo(ModelPlugin):
     """HunyuanVideo: `hunyuanvideo-community/HunyuanVideo` or a folder like it."""
 
     example: ClassVar[str] = "hunyuanvideo-community/HunyuanVideo"
+    recognized_by = {"_class_name": "HunyuanVideoPipeline"}
 
     arch: Literal["hunyuan_video"]
 

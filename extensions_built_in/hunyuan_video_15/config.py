@@ -15,6 +15,7 @@ class HunyuanVideo15(ModelPlugin):
     """HunyuanVideo 1.5: `hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v` or a folder like it."""
 
     example: ClassVar[str] = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
+    recognized_by = {"_class_name": "HunyuanVideo15Pipeline"}
 
     arch: Literal["hunyuan_video_15"]
 

@@ -29,6 +29,7 @@ class Ideogram4(ModelPlugin):
     """
 
     example: ClassVar[str] = "ideogram-ai/ideogram-4-fp8"
+    recognized_by = {"_class_name": "Ideogram4Pipeline"}
     key_names: ClassVar[KeyNames] = IDEOGRAM4_KEYS
 
     arch: Literal["ideogram4"]

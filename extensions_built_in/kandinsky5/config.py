@@ -15,6 +15,7 @@ class Kandinsky5(ModelPlugin):
     """Kandinsky 5 for pictures: `kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers` or a folder like it."""
 
     example: ClassVar[str] = "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers"
+    recognized_by = {"_class_name": "Kandinsky5T2IPipeline"}
 
     arch: Literal["kandinsky5"]
 

@@ -17,6 +17,7 @@ class Krea2(ModelPlugin):
     """Krea 2: `krea/Krea-2-Raw`, `krea/Krea-2-Turbo` or a folder like them."""
 
     example: ClassVar[str] = "krea/Krea-2-Raw"
+    recognized_by = {"_class_name": "Krea2Pipeline"}
     key_names: ClassVar[KeyNames] = KREA2_KEYS
 
     arch: Literal["krea2"]

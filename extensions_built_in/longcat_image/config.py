@@ -15,6 +15,7 @@ class LongCatImage(ModelPlugin):
     """LongCat-Image, a FLUX-like model for English and Chinese: `meituan-longcat/LongCat-Image`."""
 
     example: ClassVar[str] = "meituan-longcat/LongCat-Image"
+    recognized_by = {"_class_name": "LongCatImagePipeline"}
 
     arch: Literal["longcat_image"]
 

@@ -17,6 +17,7 @@ class LTX(ModelPlugin):
     """LTX-Video: `Lightricks/LTX-Video` (0.9), `Lightricks/LTX-Video-0.9.5` or a folder like them."""
 
     example: ClassVar[str] = "Lightricks/LTX-Video"
+    recognized_by = {"_class_name": "LTXPipeline"}
     key_names: ClassVar[KeyNames] = LTX_KEYS
 
     arch: Literal["ltx"]

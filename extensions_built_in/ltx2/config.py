@@ -17,6 +17,7 @@ class LTX2(ModelPlugin):
     """LTX-2 (video without sound): `Lightricks/LTX-2` or a folder like it."""
 
     example: ClassVar[str] = "Lightricks/LTX-2"
+    recognized_by = {"_class_name": "LTX2Pipeline"}
     key_names: ClassVar[KeyNames] = LTX2_KEYS
 
     arch: Literal["ltx2", "ltx2.3"]

@@ -17,6 +17,7 @@ class Lumina2(ModelPlugin):
     """Lumina-Image 2.0: `Alpha-VLLM/Lumina-Image-2.0` or a folder like it."""
 
     example: ClassVar[str] = "Alpha-VLLM/Lumina-Image-2.0"
+    recognized_by = {"_class_name": "Lumina2Pipeline"}
     key_names: ClassVar[KeyNames] = LUMINA2_KEYS
 
     arch: Literal["lumina2"]

@@ -15,6 +15,7 @@ class Mochi(ModelPlugin):
     """Mochi 1: `genmo/mochi-1-preview` or a folder like it."""
 
     example: ClassVar[str] = "genmo/mochi-1-preview"
+    recognized_by = {"_class_name": "MochiPipeline"}
 
     arch: Literal["mochi"]
 

@@ -15,6 +15,7 @@ class NucleusImage(ModelPlugin):
     """Nucleus-Image: `NucleusAI/Nucleus-Image` or a folder like it."""
 
     example: ClassVar[str] = "NucleusAI/Nucleus-Image"
+    recognized_by = {"_class_name": "NucleusMoEImagePipeline"}
 
     arch: Literal["nucleus_image"]
 

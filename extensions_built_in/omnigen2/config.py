@@ -25,6 +25,7 @@ class OmniGen2(ModelPlugin):
     """OmniGen2: `OmniGen2/OmniGen2` or a folder like it; up to five reference pictures."""
 
     example: ClassVar[str] = "OmniGen2/OmniGen2"
+    recognized_by = {"_class_name": "OmniGen2Pipeline"}
     key_names: ClassVar[KeyNames] = OMNIGEN2_KEYS
 
     arch: Literal["omnigen2"]

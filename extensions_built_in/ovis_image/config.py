@@ -15,6 +15,7 @@ class OvisImage(ModelPlugin):
     """Ovis-Image, a FLUX-like model that is good at lettering: `AIDC-AI/Ovis-Image-7B`."""
 
     example: ClassVar[str] = "AIDC-AI/Ovis-Image-7B"
+    recognized_by = {"_class_name": "OvisImagePipeline"}
 
     arch: Literal["ovis_image"]
 

@@ -21,6 +21,7 @@ class PixArt(ModelPlugin):
 
     flow: ClassVar[bool] = False
     example: ClassVar[str] = "PixArt-alpha/PixArt-XL-2-1024-MS"
+    recognized_by = {"_class_name": "PixArtAlphaPipeline"}
     key_names: ClassVar[KeyNames] = PIXART_KEYS
 
     arch: Literal["pixart", "pixart_sigma"]
@@ -39,5 +40,6 @@ class PixArtSigma(PixArt):
     """PixArt-Sigma: `PixArt-alpha/PixArt-Sigma-XL-2-1024-MS` or a checkpoint like it."""
 
     example: ClassVar[str] = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
+    recognized_by = {"_class_name": "PixArtSigmaPipeline"}
 
     arch: Literal["pixart_sigma"]

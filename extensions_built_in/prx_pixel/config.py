@@ -15,6 +15,7 @@ class PRXPixel(ModelPlugin):
     """PRX Pixel: `Photoroom/prxpixel-t2i` or a folder like it."""
 
     example: ClassVar[str] = "Photoroom/prxpixel-t2i"
+    recognized_by = {"_class_name": "PRXPixelPipeline"}
 
     arch: Literal["prx_pixel"]
 

@@ -34,6 +34,7 @@ class QwenImage(ModelPlugin):
     """Qwen-Image: `Qwen/Qwen-Image`, `Qwen/Qwen-Image-2512` or a folder like them."""
 
     example: ClassVar[str] = "Qwen/Qwen-Image"
+    recognized_by = {"_class_name": "QwenImagePipeline"}
     key_names: ClassVar[KeyNames] = QWEN_KEYS
 
     arch: Literal["qwen_image"]
@@ -49,6 +50,7 @@ class QwenImageEdit(ModelPlugin):
     """Qwen-Image-Edit: `Qwen/Qwen-Image-Edit` or a folder like it; one reference picture."""
 
     example: ClassVar[str] = "Qwen/Qwen-Image-Edit"
+    recognized_by = {"_class_name": "QwenImageEditPipeline"}
     key_names: ClassVar[KeyNames] = QWEN_KEYS
 
     arch: Literal["qwen_image_edit"]
@@ -67,6 +69,7 @@ class QwenImageEditPlus(ModelPlugin):
     """Qwen-Image-Edit-Plus: `Qwen/Qwen-Image-Edit-2509`, `-2511` or a folder like them; one to three references."""
 
     example: ClassVar[str] = "Qwen/Qwen-Image-Edit-2509"
+    recognized_by = {"_class_name": "QwenImageEditPlusPipeline"}
     key_names: ClassVar[KeyNames] = QWEN_KEYS
 
     arch: Literal["qwen_image_edit_plus"]

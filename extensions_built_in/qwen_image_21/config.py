@@ -15,6 +15,7 @@ class QwenImage21(ModelPlugin):
     """Qwen-Image 2.1: `Qwen/Qwen-Image-2.1` or a folder like it."""
 
     example: ClassVar[str] = "Qwen/Qwen-Image-2.1"
+    recognized_by = {"_class_name": "QwenImage21Pipeline"}
 
     arch: Literal["qwen_image_21"]
 

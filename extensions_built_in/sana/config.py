@@ -17,6 +17,7 @@ class Sana(ModelPlugin):
     """Sana: `Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers`, the 1.5 versions, or a folder like them."""
 
     example: ClassVar[str] = "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers"
+    recognized_by = {"_class_name": "SanaPipeline"}
     key_names: ClassVar[KeyNames] = SANA_KEYS
 
     arch: Literal["sana"]

@@ -17,6 +17,7 @@ class Sd3(ModelPlugin):
     """Stable Diffusion 3: `stabilityai/stable-diffusion-3.5-large`, `-3.5-medium`, `-3-medium-diffusers`."""
 
     example: ClassVar[str] = "stabilityai/stable-diffusion-3.5-medium"
+    recognized_by = {"_class_name": "StableDiffusion3Pipeline"}
     key_names: ClassVar[KeyNames] = SD3_KEYS
 
     arch: Literal["sd3"]

@@ -6,7 +6,6 @@ on with exactly the pictures that are missing.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -15,28 +14,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from jobs import Stopped
-from toolkit.atomic import atomic_path, remove_leftovers
+from toolkit.atomic import remove_leftovers
 from toolkit.config.preflight import pictures
 from toolkit.context import Context, make_context
 from toolkit.data.cache.folder import cache_root
-from toolkit.data.cache.rows import RowCache
 from toolkit.data.pictures.image import BrokenImage, read_size
 from toolkit.data.rng import seed_for
 from toolkit.models.family import Family
 from toolkit.reporting.failures import explained
 from toolkit.reporting.progress import bar
-from toolkit.sampling.picture_files import a1111_text
+from toolkit.sampling.picture_files import write_picture
 from toolkit.sampling.prompts import SamplePrompt, fit_size
-from toolkit.sampling.render import decode, render
-from toolkit.sampling.request import Request, make_request, needs_negative
+from toolkit.sampling.studio import Studio
 from toolkit.trainer.frozen import Frozen
 from toolkit.training.stop import StopFlag, say_at_once
-from toolkit.training.text_rows import Prompt, TextRows
 
 if TYPE_CHECKING:
     from extensions_built_in.sd_trainer.dreambooth import ClassImages
@@ -100,34 +94,28 @@ class ClassImagesProcess:
     # -- making the rest ------------------------------------------------------------------------------------------
 
     def _make(self, missing: Sequence[int], family: Family, context: Context, stack: ExitStack, stop: StopFlag) -> None:
-        frozen = Frozen(self.config.model, family)
-        requests = self._requests(missing, family, context)
-        # with the decoder, so that it is not loaded anew for every batch
-        stack.enter_context(family.parts.using(*family.needs["predict"], *family.needs["decode"]))
-        frozen.attach()
-        stack.enter_context(frozen.sampling())
         size = self.config.batch_size
+        studio = Studio(family, context, Frozen(self.config.model, family), sampler=self.config.sampler, most=size)
+        prompts = self._prompts(missing, family)
+        studio.encode(prompts, bar)
+        stack.enter_context(studio.opened())
         with bar("making class pictures", len(missing)) as advance:
             for start in range(0, len(missing), size):
                 if stop.requested:
                     text = f"{start} of {len(missing)} class pictures are made in {self.folder}"
                     raise Stopped(f"{text}; the same command makes the rest")
-                self._make_batch(missing[start : start + size], requests[start : start + size], family, context)
+                self._make_batch(missing[start : start + size], prompts[start : start + size], studio)
                 advance(len(missing[start : start + size]))
 
-    @torch.no_grad()
-    def _make_batch(
-        self, numbers: Sequence[int], requests: Sequence[Request], family: Family, context: Context
-    ) -> None:
-        latents = render(family, context, requests, self.config.sampler)
-        for number, request, frames in zip(numbers, requests, decode(family, latents), strict=True):
-            _write(frames[0], self.path(number), request.prompt)
+    def _make_batch(self, numbers: Sequence[int], prompts: Sequence[SamplePrompt], studio: Studio) -> None:
+        for number, prompt, frames in zip(numbers, prompts, studio.make(prompts), strict=True):
+            write_picture(frames[0], self.path(number), asdict(prompt))
 
-    def _requests(self, numbers: Sequence[int], family: Family, context: Context) -> list[Request]:
-        """What to make, with the prompt encoded."""
+    def _prompts(self, numbers: Sequence[int], family: Family) -> list[SamplePrompt]:
+        """What to make."""
         facts, config = family.facts, self.config
         width, height = fit_size(config.resolution, config.resolution, min(facts.multiple, facts.stride * 2))
-        prompts = [
+        return [
             SamplePrompt(
                 config.prompt,
                 config.neg,
@@ -140,12 +128,6 @@ class ClassImagesProcess:
             )
             for number in numbers
         ]
-        text = Prompt(config.prompt)
-        negative = Prompt(config.neg, negative=True) if needs_negative(prompts[0], facts) else None
-        rows = TextRows(family, context, RowCache())
-        rows.encode([text, *([negative] if negative else [])], bar)
-        no = rows.get(negative) if negative else None
-        return [make_request(prompt, facts, rows.get(text), no, {}) for prompt in prompts]
 
     def _circumstances(self) -> dict[str, object]:
         """What decides which advice fits a failure."""
@@ -174,15 +156,6 @@ def _is_whole(path: Path) -> bool:
     except (OSError, SyntaxError, ValueError):
         return False
     return True
-
-
-def _write(picture: Image.Image, path: Path, prompt: SamplePrompt) -> None:
-    """Write a PNG that says what it was made with, in the words that viewers and `read_metadata` know."""
-    facts, info = asdict(prompt), PngInfo()
-    info.add_text("parameters", a1111_text(facts))
-    info.add_text("aitk", json.dumps(facts))
-    with atomic_path(path) as temporary:
-        picture.save(temporary, "PNG", pnginfo=info)
 
 
 def _tell_stop(_: str) -> None:

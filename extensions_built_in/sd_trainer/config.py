@@ -7,11 +7,13 @@ from typing import Any
 from typing_extensions import Self
 
 from extensions_built_in.sd_trainer.dreambooth import ClassImages, class_images, is_within
+from toolkit.config.checks import check_words
 from toolkit.config.plugins import ProcessPlugin, Remarked
 from toolkit.config.section import idle, planned, works
 from toolkit.config.sections.adapter import AdapterSection
 from toolkit.config.sections.dreambooth import DreamBoothSection
-from toolkit.config.sections.extras import DecoratorSection, EmbeddingSection, GuidanceSection, SliderSection
+from toolkit.config.sections.embedding import EmbeddingSection
+from toolkit.config.sections.extras import DecoratorSection, GuidanceSection
 from toolkit.trainer.data_config import DataTrainerPlugin
 
 
@@ -22,11 +24,23 @@ class SdTrainer(DataTrainerPlugin):
         None, "aitk only. A prompt for the pictures, and pictures of the class that keep its meaning."
     )
     adapter: AdapterSection | None = planned(None, "An adapter that is trained or helps.")
-    embedding: EmbeddingSection | None = planned(None, "Train an embedding (textual inversion).")
-    decorator: DecoratorSection | None = planned(None, "Train decorator tokens (FLUX).")
+    embedding: EmbeddingSection | None = works(
+        None, "Teach the text encoders a new word (textual inversion); without a `network`, nothing else is trained."
+    )
+    decorator: DecoratorSection | None = planned(
+        None,
+        "Train decorator tokens (FLUX).",
+        why="no other program reads such files; an `embedding` teaches a word, and a network all else",
+    )
     guidance: GuidanceSection | None = idle(None, "ai-toolkit does not read it either")
-    slider: SliderSection | None = planned(None, "Pairs of prompts of a slider.")
-    replacements: list[dict[str, str]] | None = planned(None, "Concepts that are replaced.")
+    slider: dict[str, Any] | None = planned(
+        None,
+        "What slides.",
+        why="sliders are process types of their own; set `type: concept_slider`, or another one of docs/sliders.md",
+    )
+    replacements: list[dict[str, str]] | None = planned(
+        None, "Concepts that are replaced.", why="that is `type: concept_replacer`"
+    )
     rescale: dict[str, Any] | None = planned(None, "Train for another size of latents.")
     do_lorm: bool = planned(False, "Replace the model by low-rank layers.")
     lorm_extract_mode: str = planned("ratio", "How the rank of those is found.")
@@ -35,15 +49,24 @@ class SdTrainer(DataTrainerPlugin):
     def contradictions(self) -> Iterator[Remarked]:
         """Sections that do not fit together."""
         yield from super().contradictions()
+        if self.embedding is not None:
+            yield from check_words(self.embedding, self.trigger_word, self.datasets, self.train)
+        elif self.type == "textual_inversion_trainer":
+            yield ("type",), "has no embedding section; add one, or use sd_trainer"
         if self.dreambooth is not None and self.train.unload_text_encoder:
             text = "trains without captions, but dreambooth is about captions; set cache_text_embeddings instead"
             yield ("train", "unload_text_encoder"), text
+
+    @property
+    def words(self) -> EmbeddingSection | None:
+        """The word of `embedding`."""
+        return self.embedding
 
     def differences(self) -> Iterator[Remarked]:
         """What ai-toolkit would do otherwise."""
         yield from super().differences()
         if self.dreambooth is not None:
-            yield from ((("dreambooth", *path), text) for path, text in self.dreambooth.remarks(self.trigger_word))
+            yield from ((("dreambooth", *path), text) for path, text in self.dreambooth.remarks(self.trigger))
 
     def preflight(self) -> Iterator[Remarked]:
         """What on this machine keeps it from running."""
@@ -60,12 +83,13 @@ class SdTrainer(DataTrainerPlugin):
         return [*super().plan_of_data(), *self._prompts()]
 
     def completed(self) -> Self:
-        """With the prompts of `dreambooth` in the data sets, and the class pictures as one of them."""
-        if self.dreambooth is None:
-            return self
-        made = self._class_images()
-        folder = made.destination if made is not None else Path()
-        return self.model_copy(update={"datasets": self.dreambooth.data_sets(self.datasets, folder)})
+        """With the prompts and class pictures of `dreambooth` in the data sets; a new word is the trigger word."""
+        changes: dict[str, Any] = {} if self.embedding is None else {"trigger_word": self.embedding.trigger}
+        if self.dreambooth is not None:
+            made = self._class_images()
+            folder = made.destination if made is not None else Path()
+            changes["datasets"] = self.dreambooth.data_sets(self.datasets, folder)
+        return self.model_copy(update=changes) if changes else self
 
     def preparations(self) -> Iterable[ProcessPlugin]:
         """The class pictures, where some are wanted."""

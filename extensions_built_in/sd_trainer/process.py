@@ -37,7 +37,7 @@ class SdTrainerProcess:
             workers = session.stack.enter_context(make_workers(self.config))
             feed, live = make_feed(self.config, session, data, workers), session.aims.live_texts
             ahead = [] if live else [*session.pictures.texts, *held_out.texts]
-            problems = feed.encode((), (), bar, ahead)
+            problems = feed.encode(bar, ahead)
             session.pictures.encode()
             held_out.encode(feed, bar)
             print(*problems, sep="\n", end="\n" if problems else "", flush=True)
@@ -45,7 +45,9 @@ class SdTrainerProcess:
             session.load()
             text_row = live_row(session.family, session.context) if live else feed.text_rows.get
             stopped = session.train(
-                lambda state: feed.batches(session.stack, state.position, workers.num_workers, workers.prefetch),
+                lambda state: feed.batches(
+                    session.stack, state.position, workers.num_workers, workers.prefetch, state.course
+                ),
                 lambda batch, step: losses(session, batch, step),
                 text_row,
                 held_out.hooks(feed, text_row, session.loggers, session.progress),
@@ -62,7 +64,7 @@ class SdTrainerProcess:
             workers = session.stack.enter_context(make_workers(self.config))
             feed = make_feed(self.config, session, data, workers, disk_only=True)
             ahead = [] if session.aims.live_texts else [*session.pictures.texts, *held_out.texts]
-            problems = feed.encode((), (), bar, ahead)
+            problems = feed.encode(bar, ahead)
             if feed.picture_rows.images is None:
                 problems.append("no data set has cache_latents_to_disk, so that pictures are not encoded ahead")
             print(*problems, sep="\n", end="\n" if problems else "", flush=True)
@@ -75,4 +77,5 @@ def losses(session: Session, batch: Batch, step: int) -> Iterator[Tensor]:
     """The losses of a step."""
     if session.aims.live_texts:
         batch = with_texts(session.family, batch)
-    yield from step_losses(session.family, batch, session.aims.at(step))
+    with session.aims.acting(batch):
+        yield from step_losses(session.family, batch, session.aims.at(step))

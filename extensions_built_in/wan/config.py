@@ -21,6 +21,7 @@ class Wan21(ModelPlugin):
     """Wan 2.1 text to video: `Wan-AI/Wan2.1-T2V-1.3B-Diffusers`, `Wan-AI/Wan2.1-T2V-14B-Diffusers`."""
 
     example: ClassVar[str] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    recognized_by = {"_class_name": "WanPipeline"}
     key_names: ClassVar[KeyNames] = WAN_KEYS
 
     arch: Literal["wan21"]
@@ -34,6 +35,7 @@ class Wan21I2V(ModelPlugin):
     """Wan 2.1 image to video: `Wan-AI/Wan2.1-I2V-14B-480P-Diffusers`, `Wan-AI/Wan2.1-I2V-14B-720P-Diffusers`."""
 
     example: ClassVar[str] = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
+    recognized_by = {"_class_name": "WanImageToVideoPipeline"}
     key_names: ClassVar[KeyNames] = WAN_KEYS
 
     arch: Literal["wan21_i2v"]
@@ -47,6 +49,7 @@ class Wan22Small(ModelPlugin):
     """Wan 2.2 TI2V-5B, text or first frame to video: `Wan-AI/Wan2.2-TI2V-5B-Diffusers`."""
 
     example: ClassVar[str] = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+    recognized_by = {"_class_name": "WanPipeline", "expand_timesteps": True}
     key_names: ClassVar[KeyNames] = WAN_KEYS
 
     arch: Literal["wan22_5b"]
@@ -72,6 +75,7 @@ class Wan22(ModelPlugin):
     """Wan 2.2 A14B text to video, two experts: `Wan-AI/Wan2.2-T2V-A14B-Diffusers`."""
 
     example: ClassVar[str] = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
+    recognized_by = {"_class_name": "WanPipeline", "transformer_2": ["diffusers", "WanTransformer3DModel"]}
     key_names: ClassVar[KeyNames] = WAN_KEYS
 
     arch: Literal["wan22_14b"]
@@ -86,6 +90,7 @@ class Wan22I2V(ModelPlugin):
     """Wan 2.2 A14B image to video, two experts: `Wan-AI/Wan2.2-I2V-A14B-Diffusers`."""
 
     example: ClassVar[str] = "Wan-AI/Wan2.2-I2V-A14B-Diffusers"
+    recognized_by = {"_class_name": "WanImageToVideoPipeline", "transformer_2": ["diffusers", "WanTransformer3DModel"]}
     key_names: ClassVar[KeyNames] = WAN_KEYS
 
     arch: Literal["wan22_14b_i2v"]
@@ -102,6 +107,7 @@ class SkyReelsV2(ModelPlugin):
     """SkyReels V2 text to video, a Wan 2.1: `Skywork/SkyReels-V2-T2V-14B-540P-Diffusers`."""
 
     example: ClassVar[str] = "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers"
+    recognized_by = {"_class_name": "SkyReelsV2Pipeline"}
     key_names: ClassVar[KeyNames] = WAN_KEYS
 
     arch: Literal["skyreels_v2"]
@@ -115,6 +121,7 @@ class SkyReelsV2I2V(ModelPlugin):
     """SkyReels V2 image to video, a Wan 2.1: `Skywork/SkyReels-V2-I2V-1.3B-540P-Diffusers`."""
 
     example: ClassVar[str] = "Skywork/SkyReels-V2-I2V-1.3B-540P-Diffusers"
+    recognized_by = {"_class_name": "SkyReelsV2ImageToVideoPipeline"}
     key_names: ClassVar[KeyNames] = WAN_KEYS
 
     arch: Literal["skyreels_v2_i2v"]

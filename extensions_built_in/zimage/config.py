@@ -17,6 +17,7 @@ class ZImage(ModelPlugin):
     """Z-Image: `Tongyi-MAI/Z-Image`, `Tongyi-MAI/Z-Image-Turbo`, `ostris/Z-Image-De-Turbo` or a folder like them."""
 
     example: ClassVar[str] = "Tongyi-MAI/Z-Image"
+    recognized_by = {"_class_name": "ZImagePipeline"}
     key_names: ClassVar[KeyNames] = ZIMAGE_KEYS
 
     arch: Literal["zimage"]

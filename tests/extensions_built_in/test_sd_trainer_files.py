@@ -24,6 +24,8 @@ def test_the_number_in_a_name_is_the_number_of_updates(training: Any, identical:
         "config.yaml",
         "metrics.jsonl",
         "optimizer.pt",
+        "README.md",
+        "status.json",
         "versions.json",
     }
     listed = json.loads((long.path / "checkpoints.json").read_text())["checkpoints"]

@@ -197,3 +197,40 @@ def test_record_of_the_run(tmp_path: Path) -> None:
     folder.write_versions({"torch": "2.13.0"})
     assert (folder.path / "config.yaml").read_text() == "job: train\n"
     assert json.loads((folder.path / "versions.json").read_text()) == {"torch": "2.13.0"}
+
+
+def test_a_save_that_was_cut_short_is_pruned_like_any_other(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "run")
+    save(folder, 100)
+    files = [folder.weights_path(200), folder.weights_path(200, "_second")]
+    folder.begin(200, files)
+    write_weights(files[0])
+    assert [c.step for c in folder.checkpoints()] == [100]
+    folder.begin(300, [folder.weights_path(300)])
+    assert [(c.step, c.files) for c in folder.checkpoints()][1:] == [(200, (files[0].name,))]
+    save(folder, 300)
+    folder.prune(1)
+    assert names(folder) == {folder.weights_path(300).name, "checkpoints.json"}
+    assert "begun" not in json.loads((tmp_path / "checkpoints.json").read_text())
+
+
+def test_a_save_that_was_cut_short_before_its_first_file_is_forgotten(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "run")
+    save(folder, 100)
+    folder.begin(150, [folder.weights_path(150)])
+    folder.begin(200, [folder.weights_path(200)])
+    save(folder, 200)
+    assert [c.step for c in folder.checkpoints()] == [100, 200]
+    folder.begin(200, [folder.weights_path(200)])
+    folder.begin(200, [folder.weights_path(None)], final=True)
+    assert [(c.step, c.final) for c in folder.checkpoints()] == [(100, False), (200, False)]
+
+
+def test_weights_of_a_save_that_was_cut_short_are_not_continued(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "run")
+    save(folder, 100)
+    folder.begin(200, [folder.weights_path(200)])
+    write_weights(folder.weights_path(200))
+    assert folder.newest_weights() == (100, (folder.weights_path(100),))
+    folder.record(200, [folder.weights_path(200)])
+    assert folder.newest_weights() == (200, (folder.weights_path(200),))

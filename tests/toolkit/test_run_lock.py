@@ -1,5 +1,6 @@
 """One run at a time in a folder, and no lock that outlives its run."""
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from toolkit import run_lock
 from toolkit.run_lock import RunFolderBusy, hold
 
 REPOSITORY = Path(__file__).parents[2]
@@ -53,6 +55,7 @@ def test_second_hold_in_one_process_is_refused(tmp_path: Path) -> None:
 RACING = """
 import sys, time
 from pathlib import Path
+from toolkit import run_lock
 from toolkit.run_lock import RunFolderBusy, hold
 path = Path(sys.argv[1])
 print("ready", flush=True)
@@ -109,4 +112,47 @@ def test_worker_that_survives_its_run_does_not_keep_the_lock(tmp_path: Path) -> 
 def test_what_a_dead_lock_says_does_not_matter(tmp_path: Path, text: str) -> None:
     (tmp_path / ".lock").write_text(text)
     with hold(tmp_path / ".lock"):
+        pass
+
+
+@pytest.fixture
+def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system that has no locks."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(run_lock, "SETTLE_S", 0.0)
+
+
+def test_without_locks_what_the_file_says_decides(
+    lockless: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    elsewhere = {"pid": 1, "host": "another", "started": "then", "job": "7"}
+    path.write_text(json.dumps(elsewhere))
+    with pytest.raises(RunFolderBusy, match="process 1 on another"), hold(path):
+        pass
+    # the same job of a cluster, started again after its machine was lost
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with hold(path):
+        assert json.loads(path.read_text())["job"] == "7"
+    path.write_text(json.dumps(elsewhere))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    with pytest.raises(RunFolderBusy), hold(path):
+        pass
+
+
+def test_without_locks_the_last_of_two_to_write_gets_in(
+    lockless: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+
+    def meanwhile(seconds: float) -> None:
+        path.write_text(json.dumps({"pid": 1, "host": "another", "started": "then"}))
+
+    monkeypatch.setattr(run_lock.time, "sleep", meanwhile)
+    with pytest.raises(RunFolderBusy), hold(path):
         pass

@@ -20,6 +20,7 @@ from toolkit.models.original import holds, read_single_file
 from toolkit.models.weights import Weights, weight_files, weights_of
 
 LIBRARIES = ("diffusers", "transformers")
+Close = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,19 @@ class Source:
             return empty_module(lambda: cls(cls.config_class.from_pretrained(folder)), dtype).eval()
         return empty_module(lambda: cls.from_config(self.config(name)), dtype).eval()
 
+    def open(self, name: str) -> tuple[Any, Mapping[str, torch.Tensor] | None, Close]:
+        """(the module `name` without memory, its tensors by name, what lets go of the files).
+
+        A tensor is read when it is asked for, in the type that it has in the file. None in place of the tensors if
+        transformers has to put several of them together.
+        """
+        return self._opened(name, torch.float32)
+
+    def weight_files(self, name: str) -> list[Path]:
+        """The files that hold the weights of the part `name`."""
+        file = self._single_file(name)
+        return [file] if file is not None else weight_files(*self._place(name), _library(self._class(name)))
+
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of the part `name`, without loading its weights."""
         return _read_json(self._config_path(name))
@@ -118,13 +132,14 @@ class Source:
             return getattr(importlib.import_module(f"diffusers.pipelines.{library}"), class_name)
         raise ValueError(f"{self._root.location}/model_index.json names no part {name!r} of {' or '.join(LIBRARIES)}")
 
-    def _filled(self, name: str, cls: Any, dtype: torch.dtype, settle: Settle) -> Any:
-        module, close = self.empty(name, dtype), lambda: None
-        tensors: Mapping[str, torch.Tensor] | None
+    def _opened(self, name: str, dtype: torch.dtype) -> tuple[Any, Mapping[str, torch.Tensor] | None, Close]:
+        module = self.empty(name, dtype)
         if (file := self._single_file(name)) is not None:
-            tensors, close = read_single_file(file, name, module)
-        else:
-            tensors, close = self._read_folder(name, module)
+            return module, *read_single_file(file, name, module)
+        return module, *self._read_folder(name, module)
+
+    def _filled(self, name: str, cls: Any, dtype: torch.dtype, settle: Settle) -> Any:
+        module, tensors, close = self._opened(name, dtype)
         if tensors is not None:
             return fill(module, tensors, dtype, settle=settle, close=close)
         # transformers has to put several tensors of the file together
@@ -133,7 +148,7 @@ class Source:
             settle(prefix, block)
         return module
 
-    def _read_folder(self, name: str, module: Any) -> tuple[Weights | None, Callable[[], None]]:
+    def _read_folder(self, name: str, module: Any) -> tuple[Weights | None, Close]:
         root, subfolder = self._place(name)
         weights = weights_of(weight_files(root, subfolder, _library(module)))
         names = names_in_file(module, weights)

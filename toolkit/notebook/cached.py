@@ -71,7 +71,7 @@ class CachedDataset:
             images, texts = RowCache(self.root / "latents"), RowCache(self.root / "text")
             conditions = RowCache(self.root / "conditions")
             feed = Feed(self.family, self.context, data, images, texts, keep_texts=True, conditions=conditions)
-            said = [*data.problems, *feed.encode((), (), bar)]
+            said = [*data.problems, *feed.encode(bar)]
             self.problems += [line for line in said if line not in self.problems]
             self._feeds[batch_size] = feed
         return self._feeds[batch_size]
