@@ -123,7 +123,7 @@ class ToFolder(GeneratorPlugin):
         """A comparison of nothing."""
         yield from super().contradictions()
         if self.generate.compare and not self.loras:
-            yield ("generate", "compare"), "compares weights of LoRAs, but `loras` names none"
+            yield ("generate", "compare"), "compares weights of LoRAs, but there is none"
 
     def preflight(self) -> Iterator[Remarked]:
         """Prompts that are not there, or whose flags cannot be read."""

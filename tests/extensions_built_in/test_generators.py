@@ -320,7 +320,7 @@ def test_a_sample_section_without_a_training(generating: Make, tmp_path: Path) -
     [
         ({"generate": {"prompts": "no.txt"}}, r"there is no file no\.txt; a prompt .* goes into a list: \['no\.txt'\]"),
         ({"generate": {"prompt_2": "x"}}, "prompt_2: not supported: all text encoders get the same prompt"),
-        ({"generate": {"compare": [0, 1]}}, "compare: compares weights of LoRAs, but `loras` names none"),
+        ({"generate": {"compare": [0, 1]}}, "compare: compares weights of LoRAs, but there is none"),
         ({"loras": [{"path": "./no.safetensors"}]}, r"loras\.0\.path: there is no file \./no\.safetensors"),
         ({"generate": {"width": "auto"}}, "height: width and height are both `auto`"),
     ],

@@ -74,7 +74,7 @@ TINY = ["builtin:tiny-flux", "a cat"]
         ),
         ([*TINY, "--arch", "fluks"], "--arch: no arch is named 'fluks'; did you mean 'flux'"),
         ([*TINY, "--lora", "nope.safetensors:0.8"], "--lora: there is no file nope.safetensors"),
-        ([*TINY, "--compare", "0,1"], "--compare: compares weights of LoRAs, but there is no --lora"),
+        ([*TINY, "--compare", "0,1"], "--compare: compares weights of LoRAs, but there is none"),
         ([*TINY, "--compare", "0,x"], "--compare: must be numbers"),
         ([*TINY, "--size", "big"], "--size: must be WIDTHxHEIGHT such as 512x768, not 'big'"),
         ([*TINY, "--steps", "0"], "--steps: must be at least 1, not 0"),

@@ -90,7 +90,11 @@ from toolkit.launch.local import run_ranks
 sys.exit(run_ranks([sys.executable, "-S", "-c", {HEAD + body!r}], 2, os.environ))
 """
     launcher = subprocess.Popen(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        # a shell that starts the tests without a terminal may have them ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     while not all((tmp_path / f"ready{rank}").exists() for rank in range(2)):
         assert launcher.poll() is None
