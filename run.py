@@ -57,7 +57,9 @@ def start(arguments: list[str]) -> int:
         os.environ.setdefault(key, value)
     from toolkit.cli.app import run_command_line
     from toolkit.launch.environment import cluster_ranks
+    from toolkit.launch.parent import end_with_parent
 
+    end_with_parent(os.environ)
     os.environ.update(cluster_ranks(os.environ))
     return run_command_line(arguments)
 

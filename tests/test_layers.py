@@ -85,7 +85,7 @@ LAYERS = {
     "toolkit.atomic": set(),
     "toolkit.assets": set(),
     "toolkit.config": {"toolkit.registry"},
-    "toolkit.launch": {"toolkit.config", "toolkit.registry", "toolkit.atomic"},
+    "toolkit.launch": {"toolkit.config", "toolkit.registry", "toolkit.atomic", "toolkit.run_lock"},
     "toolkit.registry": {"toolkit.plugin_sources", "toolkit.plugin_entry"},
     "toolkit.plugin_sources": {"toolkit.plugin_entry"},
     "toolkit.plugin_entry": set(),

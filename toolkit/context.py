@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +17,10 @@ import torch
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
-"""How long the ranks of a run wait for one of them, which may be making samples or saving."""
+"""How long the ranks of a run wait for one of them in a step; it may be saving, or hang."""
+WORK = timedelta(days=7)
+"""How long they wait for the first to come: it may be making pictures. If it ends, their launcher ends them."""
+ARRIVALS = "aitk/arrivals"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -31,6 +36,8 @@ class Context:
     world: int = 1
     cache: Path | None = None
     """Folder for what may be used again by other runs; None: nothing is kept."""
+    store: torch.distributed.Store | None = field(default=None, repr=False, compare=False)
+    """Where the ranks count who is here; the first one holds it."""
 
     @property
     def is_first(self) -> bool:
@@ -38,9 +45,16 @@ class Context:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Go on when all ranks are here."""
-        if self.world > 1:
-            torch.distributed.barrier()
+        """Go on when all ranks are here, however long one of them works; an error if the first is gone."""
+        if self.store is None:
+            return
+        # the n-th time that all meet ends with arrival n * world
+        last = -(-self.store.add(ARRIVALS, 1) // self.world) * self.world
+        begin = time.monotonic()
+        while self.store.add(ARRIVALS, 0) < last:
+            time.sleep(min(1.0, 0.002 + (time.monotonic() - begin) / 20))
+        # so that the first does not leave before the others have seen it
+        torch.distributed.barrier()
 
     def add_up(self, flat: torch.Tensor) -> None:
         """Sum a tensor over all ranks, in place."""
@@ -57,6 +71,7 @@ class Context:
         """What each rank has, in the order of ranks; small things that can be pickled."""
         if self.world == 1:
             return [mine]
+        self.wait()
         found: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(found, mine)
         return found
@@ -92,8 +107,19 @@ def make_context(device: str, dtype: str, seed: int, together: bool = False) -> 
         return Context(chosen, DTYPES[dtype], seed)
     from accelerate import PartialState
 
-    state = PartialState(cpu=chosen.type == "cpu", timeout=PATIENCE)
-    return Context(chosen, DTYPES[dtype], seed, state.process_index, state.num_processes)
+    store, rank, world = _open_store()
+    state = PartialState(cpu=chosen.type == "cpu", timeout=PATIENCE, store=store, rank=rank, world_size=world)
+    return Context(chosen, DTYPES[dtype], seed, state.process_index, state.num_processes, store=store)
+
+
+@functools.cache
+def _open_store() -> tuple[torch.distributed.Store, int, int]:
+    """The store of this run, once, with rank and world; waits until the first rank has opened it."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, world = next(rendezvous("env://", timeout=WORK))
+    store.set_timeout(PATIENCE)
+    return store, rank, world
 
 
 def check_devices(device: str, count: int) -> None:

@@ -1,48 +1,48 @@
 """Two real processes train the tiny FLUX together over gloo: they do what one does with twice the batch.
 
-All trainings of one test run in the same two processes, because to import what they need takes longer than they do.
+The processes are copies of this one, because to import what they need takes longer than they do.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_ranks import fork_ranks
+from PIL import Image, ImageChops
 
+import run as program
 from toolkit.launch.local import run_ranks
 
-ROOT = Path(__file__).resolve().parents[2]
-RANK = """
-import json, os, sys
-import run
-
-run.put_root_first()
-run.hide_own_datasets()
-from jobs import get_job, run_job
-
-for line in open(sys.argv[1]):
-    configs = json.loads(line)
-    try:
-        run_job(configs[int(os.environ["RANK"]) % len(configs)])
-    except ValueError as error:
-        print("refused:", error)
-"""
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are copied by fork")
 
 
-def together(folder: Path, *jobs: Sequence[Any]) -> None:
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Ranks are copies of this process."""
+    fork_ranks(monkeypatch, lambda command: program.start(["run", *command[2:]]))
+    return monkeypatch
+
+
+def together(monkeypatch: pytest.MonkeyPatch, *jobs: Sequence[Any]) -> None:
     """Run trainings one after another in two processes; a job is a training, or one for each of them."""
-    file = folder / "jobs.jsonl"
-    file.write_text("".join(json.dumps([each.config for each in job]) + "\n" for job in jobs), encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert run_ranks([sys.executable, "-c", RANK, str(file)], 2, env) == 0
+
+    def main(command: Sequence[str]) -> int:
+        from jobs import run_job
+
+        for job in jobs:
+            try:
+                run_job(job[int(os.environ["RANK"]) % len(job)].config)
+            except ValueError as error:
+                print("refused:", error)
+        return 0
+
+    fork_ranks(monkeypatch, main)
+    assert run_ranks([], 2, os.environ) == 0
 
 
 def losses(run: Any) -> list[float]:
@@ -52,6 +52,17 @@ def losses(run: Any) -> list[float]:
 def names(run: Any) -> list[str]:
     """The files of a run, those of pictures without their time."""
     return sorted(name.partition("__")[2] or name for name in run.files())
+
+
+def pictures(run: Any) -> list[Path]:
+    """The samples of a run, by step and number."""
+    return sorted((run.path / "samples").glob("*__*"), key=lambda path: path.name.partition("__")[2])
+
+
+def apart(one: Path, other: Path) -> int:
+    """The largest difference of two pictures, in levels."""
+    with Image.open(one) as mine, Image.open(other) as theirs:
+        return max(high for _, high in ImageChops.difference(mine, theirs).getextrema())
 
 
 def far(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
@@ -85,11 +96,16 @@ def test_two_processes_equal_one_with_twice_the_batch(
 
     dream = {"instance_prompt": "a red cat", "class_prompt": "a cat", "num_class_images": 3, "class_resolution": 64}
     dream |= {"sample_steps": 1, "guidance_scale": 1}
-    lora, shared, half = training("lora", train=long), full("shared", 2, fsdp=True), full("half", 2, 3, fsdp=True)
+    sample = {"prompts": ["a cat", "a dog", "two"], "width": 32, "height": 32, "sample_steps": 1, "sample_every": 4}
+    lora, shared, half = (
+        training("lora", train={"steps": 6}, sample=sample),
+        full("shared", 2, fsdp=True),
+        full("half", 2, 3, fsdp=True),
+    )
     odd = training("odd", train=long)
     few = odd.but(datasets=[{**odd.process["datasets"][0], "folder_path": str(_copied(odd, tmp_path / "few"))}])
     together(
-        tmp_path,
+        monkeypatch,
         [lora],
         [shared],
         [half],
@@ -103,9 +119,12 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert "refused: the processes of this run see different pictures" in out and "view tensor" not in out
 
     # a network: one all-reduce of its gradients
-    alone = training("lora", train={**long, "batch_size": 4}).but(**here).run()
+    alone = training("lora", train={"steps": 6, "batch_size": 4}, sample=sample).but(**here).run()
     assert losses(lora) == pytest.approx(losses(alone), rel=1e-5)
     assert far(lora.weights(), alone.weights()) < 1e-5
+    # pictures were made by both, as one makes them
+    assert names(lora) == names(alone) and len(pictures(alone)) == 3 * 3
+    assert max(map(apart, pictures(lora)[:3], pictures(alone)[:3])) <= 1
     # latents were encoded by both, each once, and there is no file of another rank
     assert num_rows(Path(lora.process["training_folder"], ".aitk_cache", "latents")) == (6 + 3, 6 + 3)
 
@@ -133,22 +152,26 @@ def _copied(run: Any, target: Path) -> Path:
     return target
 
 
-def test_ctrl_c_stops_both_and_one_process_goes_on_there(training: Any, capfd: Any) -> None:
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int, rank: int | None) -> None:
+    """Once this step is done, a signal goes to a rank, or from the terminal to what has launched it."""
+    from toolkit.training import loop
+
+    update = loop.update
+
+    def stopping(state: Any, max_grad_norm: float | None) -> None:
+        update(state, max_grad_norm)
+        if state.step == step and os.environ.get("RANK") == str(rank or 0):
+            os.kill(os.getppid() if rank is None else os.getpid(), number)
+
+    monkeypatch.setattr(loop, "update", stopping)
+
+
+def test_ctrl_c_stops_both_and_one_process_goes_on_there(training: Any, capfd: Any, forked: pytest.MonkeyPatch) -> None:
     run = training("stopped", train={"steps": 5000, "disable_sampling": True})
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), run.written(), "--gpus", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None and process.stderr is not None
-    for line in process.stdout:
-        if line.startswith("step 1/"):
-            process.send_signal(signal.SIGINT)
-            break
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    with forked.context() as patch:
+        stop_at(patch, 1, signal.SIGINT, rank=None)
+        assert run.from_command_line("--gpus", "2") == 130
+    said = capfd.readouterr().err
     assert said.count("stopping: finishing this step and saving") == 1
     assert said.count("job 'stopped' was stopped: saved at step") == 1 and "rank" not in said
     state = run.state()
@@ -161,3 +184,23 @@ def test_ctrl_c_stops_both_and_one_process_goes_on_there(training: Any, capfd: A
     expected = [(0, 0, [4]), (epoch, index, [2])]
     assert again.state()["course"] == expected
     assert (f"what is left of epoch {epoch} is put in order anew" in out) == (index > 0)
+
+
+def test_a_killed_process_ends_both_and_two_go_on_exactly(
+    training: Any, capfd: Any, forked: pytest.MonkeyPatch, identical: Any
+) -> None:
+    options = {"train": {"steps": 6, "disable_sampling": True}, "save": {"dtype": "fp32", "save_every": 2}}
+    whole = training("whole", **options)
+    assert whole.from_command_line("--gpus", "2") == 0
+    # the first saves the step that it has done when it loses the other
+    for rank, saved in ((0, 2), (1, 4)):
+        run = training(f"killed{rank}", **options)
+        capfd.readouterr()
+        with forked.context() as patch:
+            stop_at(patch, 3, signal.SIGKILL, rank)
+            assert run.from_command_line("--gpus", "2") == 1
+        assert capfd.readouterr().err.strip() == f"rank {rank} was killed by signal 9"
+        assert run.state()["step"] == saved and not [name for name in run.files() if "tmp" in name]
+        assert run.from_command_line("--gpus", "2") == 0
+        assert f"resumed exactly at step {saved}" in capfd.readouterr().out
+        assert identical(run.weights(), whole.weights()) and losses(run) == losses(whole)

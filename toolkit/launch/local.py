@@ -15,6 +15,7 @@ from types import FrameType
 from typing import IO
 
 from toolkit.launch.environment import LOST_PEERS, rank_variables
+from toolkit.launch.parent import VARIABLE
 
 GRACE_S = 30.0
 """How long the others may take to end by themselves after one has failed: the first may be saving."""
@@ -41,8 +42,14 @@ def run_ranks(command: Sequence[str], count: int, env: Mapping[str, str]) -> int
             ranks.append(
                 subprocess.Popen(
                     command,
-                    env={**env, **_threads(count, env), **rank_variables(rank, count, "127.0.0.1", port)},
-                    stdin=subprocess.DEVNULL,
+                    env={
+                        **env,
+                        **_threads(count, env),
+                        **rank_variables(rank, count, "127.0.0.1", port),
+                        VARIABLE: "1",
+                    },
+                    # nothing is written there: it ends with this process, and tells the rank so
+                    stdin=subprocess.PIPE,
                     stdout=None if rank == 0 else subprocess.DEVNULL,
                     stderr=None if rank == 0 else errors[rank - 1],
                     # ctrl+c on a terminal reaches all of a group: ranks hear of it from here, once
@@ -105,6 +112,8 @@ def _end(ranks: Ranks) -> None:
         if rank.poll() is None:
             rank.kill()
         rank.wait()
+        if rank.stdin:
+            rank.stdin.close()
 
 
 @contextmanager

@@ -59,8 +59,10 @@ def log_files(folder: Path) -> list[Path]:
     found = set((folder / "slurm").glob("slurm-*.out"))
     ids = [str(read_status(folder).get("job_id") or ""), *(entry["job_id"] for entry in submissions(folder))]
     found |= {path for job_id in ids if "_" in job_id for path in folder.parent.glob(f"slurm/slurm-{job_id}.out")}
-    if log := read_background(folder).get("log"):
-        found.add(Path(log))
+    # the runs of a sweep in the background write into its log
+    for place in (folder, folder.parent) if is_sweep(folder.parent) else (folder,):
+        if log := read_background(place).get("log"):
+            found.add(Path(log))
     return sorted((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
 
 

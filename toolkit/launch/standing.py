@@ -16,6 +16,7 @@ from toolkit.launch.queue import Entry, Queue
 from toolkit.launch.reasons import ended, waits
 from toolkit.launch.record import SILENT_S, is_live, read_background, read_status, submissions
 from toolkit.launch.runs import find_runs, is_sweep
+from toolkit.launch.sweep import tally
 
 WAITING = {"PENDING", "REQUEUED", "CONFIGURING", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 WORKING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED", "RESIZING"}
@@ -135,6 +136,8 @@ def _of_process(folder: Path, own: Mapping[str, Any]) -> Standing:
             state = "lost"
             reason = "the process is gone without a word: killed, out of RAM, or the machine went down"
             reason += _from_here(own)
+    if is_sweep(folder):
+        reason = "; ".join(text for text in (tally(folder, is_over=state in OVER), reason) if text)
     return Standing(folder, state, _machine(own), reason, pid=own["pid"], host=own["host"], **_progress(own))
 
 

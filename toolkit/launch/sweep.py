@@ -10,13 +10,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.atomic import write_text
 from toolkit.launch.environment import own_rank
+from toolkit.run_lock import hold
 
 SWEEP_FILE, JOB_FILE, POINT_FILE = "sweep.json", "job.yaml", "point.json"
 DONE, STOPPED, FAILED, RUNNING, NOT_STARTED = "done", "stopped", "failed", "running", "not started"
@@ -52,6 +55,12 @@ class SweepFolder:
     def config_path(self, index: int) -> Path:
         """The config of a run."""
         return self.run_folder(index) / JOB_FILE
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep others of this machine from doing the same runs; RunFolderBusy says who is at work."""
+        with hold(self.path / ".aitk.lock"):
+            yield
 
     def write(self, name: str, runs: Sequence[Run], begun: Sequence[int]) -> None:
         """Write the list of runs, and the configs of those that are `begun`; call `conflict` before."""
@@ -113,6 +122,16 @@ def record_own(config: str, env: Mapping[str, str], state: str) -> None:
 def state_in(folder: Path) -> str:
     """How the last start of the run in `folder` ended; "" if it is none of a sweep."""
     return str(_read(folder / POINT_FILE).get("state", ""))
+
+
+def tally(folder: Path, is_over: bool) -> str:
+    """How many runs of a sweep on this machine are how far: `1 failed, 3 done`."""
+    indices = [run["index"] for run in _read(folder / SWEEP_FILE).get("runs", [])]
+    states = Counter(state_in(folder / str(index)) or NOT_STARTED for index in indices)
+    # nobody is left to say how it ended
+    states["lost"] = states.pop(RUNNING, 0) if is_over else 0
+    order = (RUNNING, "lost", FAILED, STOPPED, DONE, NOT_STARTED)
+    return ", ".join(f"{states[state]} {state}" for state in order if states[state])
 
 
 def label(values: Mapping[str, Any]) -> str:

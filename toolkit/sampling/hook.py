@@ -12,6 +12,7 @@ from torch import Tensor
 
 from toolkit.context import Context
 from toolkit.models.family import Family
+from toolkit.networks.shared import is_shared
 from toolkit.sampling.contact_sheet import write_contact_sheet
 from toolkit.sampling.picture_files import list_pictures, save_animation, save_picture
 from toolkit.sampling.prompts import SamplePrompt
@@ -57,21 +58,32 @@ class SamplePictures:
 
     def is_missing(self, step: int) -> bool:
         """Whether a step lacks pictures that were due: a run was killed between its save and its pictures."""
-        made = [picture for picture in list_pictures(self.folder) if picture.step == step]
-        return step > 0 and self.is_due(step) and len(made) < len(self.prompts)
+        made = {picture.index for picture in list_pictures(self.folder) if picture.step == step}
+        # the ranks look before any of them makes one, and go by what the first has seen
+        return self.context.gather(step > 0 and self.is_due(step) and len(made) < len(self.prompts))[0]
 
     @torch.no_grad()
     def make(self, state: TrainState) -> list[Path]:
-        """Make, save and lay out all pictures."""
+        """Make, save and lay out all pictures. Ranks share the prompts out, unless they share the weights out."""
+        is_alone = self.context.world == 1 or is_shared(state.params[0])
+        own = range(len(self.prompts)) if is_alone else range(self.context.rank, len(self.prompts), self.context.world)
+        made = self._make(state, own) if own else {}
+        if not is_alone:
+            made = {index: path for part in self.context.gather(made) for index, path in part.items()}
+        paths = [path for _, path in sorted(made.items())]
+        if is_alone or self.context.is_first:
+            self.sheet = write_contact_sheet(self.folder, self.title)
+            self.tell(state.step, paths)
+        return paths
+
+    def _make(self, state: TrainState, indices: Sequence[int]) -> dict[int, Path]:
+        """Make and save the pictures of some prompts."""
         with resting(self.family, state), self.around():
-            requests = [self._request(state, prompt) for prompt in self.prompts]
+            requests = [self._request(state, self.prompts[index]) for index in indices]
             latents = render_all(self.family, self.context, requests, state.network.scaled, self.sampler)
         with self.family.parts.using(*self.family.needs["decode"]):
             made = decode(self.family, latents)
-        paths = [self._save(frames, state.step, index) for index, frames in enumerate(made)]
-        self.sheet = write_contact_sheet(self.folder, self.title)
-        self.tell(state.step, paths)
-        return paths
+        return {index: self._save(frames, state.step, index) for index, frames in zip(indices, made, strict=True)}
 
     def _request(self, state: TrainState, prompt: SamplePrompt) -> Request:
         """The request of a prompt, which a trained text encoder reads with the strength that the prompt asks for."""

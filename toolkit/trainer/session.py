@@ -127,8 +127,7 @@ class Session:
         stop = self.stack.enter_context(StopFlag())
         shared = is_shared(state.params[0])
         if not (self.context.is_first or shared):
-            self.steps(batches(state), losses, [], stop)
-            return "" if state.step >= config.train.steps else f"rank {self.context.rank} stopped at step {state.step}"
+            return self._follow(batches, losses, text_row, stop)
         reader, folder = LossReader(self.context.device), self.folder
         if not self.context.is_first:
             # what it takes to make pictures, or shared weights whole, is done by all ranks, and kept by the first
@@ -161,6 +160,19 @@ class Session:
             seconds = time.monotonic() - self.begin
             finish(config, self.job, folder, self.family, state, seconds, sample)
             beat.end(state.step, "")
+        return ""
+
+    def _follow(self, batches: Batches, losses: Losses, text_row: TextRow, stop: StopFlag) -> str:
+        """The same on another rank than the first, which takes part in the steps and in making pictures."""
+        state, total = self.state, self.config.train.steps
+        self.pictures.prepare(text_row, self.loggers, self.progress, self.frozen.sampling)
+        sample = self.pictures.during
+        self.pictures.make_first(state)
+        self.steps(batches(state), losses, [sample] if sample else [], stop)
+        if state.step < total:
+            return f"rank {self.context.rank} stopped at step {state.step}"
+        if sample:
+            sample.make(state)
         return ""
 
     def steps(

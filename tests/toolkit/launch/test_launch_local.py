@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from toolkit.launch import local
 from toolkit.launch.environment import LOST_PEERS, lost_peers
 from toolkit.launch.local import run_ranks
+from toolkit.launch.parent import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAD = """
@@ -96,9 +98,7 @@ sys.exit(run_ranks([sys.executable, "-S", "-c", {HEAD + body!r}], 2, os.environ)
         # a shell that starts the tests without a terminal may have them ignore it
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
-    while not all((tmp_path / f"ready{rank}").exists() for rank in range(2)):
-        assert launcher.poll() is None
-        time.sleep(0.02)
+    wait_for(tmp_path, "ready", launcher)
     os.killpg(launcher.pid, number)
     assert launcher.wait(20) == 130
     expected = signal.SIGTERM if number == signal.SIGHUP else number
@@ -119,6 +119,45 @@ sys.exit(run_ranks([sys.executable, "-S", "-c", body], 2, os.environ))
         time.sleep(0.02)
     launcher.terminate()
     assert launcher.communicate(timeout=20)[1] == b"" and launcher.returncode == 130
+
+
+def test_ranks_are_stopped_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    body = f"""
+sys.path.insert(0, {str(ROOT)!r})
+from toolkit.launch.parent import end_with_parent
+def heard(number, frame):
+    open({str(tmp_path)!r} + f"/heard{{rank}}", "w").close()
+    end(130)
+signal.signal(signal.SIGTERM, heard)
+end_with_parent(os.environ)
+assert sys.stdin.read() == "", "who reads the input is not kept waiting"
+open({str(tmp_path)!r} + f"/ready{{rank}}", "w").close()
+time.sleep(60)
+"""
+    script = f"""
+import os, sys
+from toolkit.launch.local import run_ranks
+run_ranks([sys.executable, "-S", "-c", {HEAD + body!r}], 2, os.environ)
+"""
+    launcher = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    wait_for(tmp_path, "ready", launcher)
+    launcher.kill()
+    launcher.wait()
+    wait_for(tmp_path, "heard")
+
+
+def test_processes_of_a_cluster_have_no_launcher_to_watch() -> None:
+    before = threading.active_count()
+    end_with_parent({"AITK_LAUNCHED": "slurm", "RANK": "1"})
+    assert threading.active_count() == before
+
+
+def wait_for(folder: Path, name: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait until both ranks have written a file of this name, while `process` is there."""
+    end = time.monotonic() + 20
+    while not all((folder / f"{name}{rank}").exists() for rank in range(2)):
+        assert time.monotonic() < end and (process is None or process.poll() is None)
+        time.sleep(0.02)
 
 
 def test_lost_connections_are_told_from_other_errors() -> None:
