@@ -32,8 +32,6 @@ class Work:
     """Python, the program, its config, options."""
     run_folder: str
     """Where the results go; `Shell` where each task of an array has one."""
-    sweep_point: str | None = None
-    """The folder of a run of a sweep."""
     indices: tuple[int, ...] = ()
     """Of the array."""
 
@@ -47,9 +45,11 @@ def make_script(config: Slurm, work: Work, job: Job) -> Script:
         _torchrun(config, task) if config.torchrun else task,
         srun=[
             *([f"--cpus-per-task={_cores(config)}"] if config.cpus_per_task else []),
-            *(_contained(config.container, work.folder.parent) if config.container else []),
+            *(_contained(config.container, _results(work)) if config.container else []),
         ],
         facts=_facts(config, work, job),
+        num_machines=config.nodes,
+        is_contained=config.container is not None,
         threads=config.cpus_per_task,
         stages_caches=config.stage_caches,
         offline_after=_joined(work.run_folder, "checkpoints.json") if _may_go_offline(job) else None,
@@ -106,8 +106,6 @@ def _facts(config: Slurm, work: Work, job: Job) -> dict[str, str]:
     }
     if any(process.shares_out for process in job.processes):
         facts["AITK_PROGRESS"] = work.run_folder if work.indices else os.pathsep.join(_trained(job))
-    if work.sweep_point is not None:
-        facts["AITK_SWEEP_POINT"] = work.sweep_point
     return facts
 
 
@@ -161,6 +159,11 @@ def _contained(container: Container, results: Path) -> list[str]:
         f"--container-mounts={','.join(mounts)}",
         f"--container-workdir={Path.cwd()}",
     ]
+
+
+def _results(work: Work) -> Path:
+    """The folder of the results and of their caches, which a run has beside its own, and a sweep in it."""
+    return work.folder.parent if work.indices else work.folder.parent.parent
 
 
 def _may_go_offline(job: Job) -> bool:

@@ -98,9 +98,7 @@ class SlurmJob:
         run = f"{array.folder.absolute()}/{INDEX}"
         own_folder = Shell(f"{run}/{array.inside}".rstrip("/"))
         command = _resumed(order.command, Shell(f"{run}/{array.config}"))
-        return Work(
-            array.name, array.folder.absolute() / "slurm", command, own_folder, Shell(run), tuple(array.indices)
-        )
+        return Work(array.name, array.folder.absolute() / "slurm", command, own_folder, tuple(array.indices))
 
     def _write_beside(self, folder: Path, order: Order) -> None:
         """The config, and what it was started with."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,19 @@ from slurm_cluster import cluster, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
 SRUN_ENV = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-SETTLED = 12
-"""Looks at a job that have to agree, more than a second."""
+QUICK_START = ROOT / "config/examples/quickstart.yaml"
+NUM_STEPS = 32
+SHORT = (
+    f"train.steps={NUM_STEPS}",
+    "train.disable_sampling=true",
+    "save.dtype=fp32",
+    "logging.log_every=1",
+    "device=cpu",
+)
+SUBMITTED = re.compile(r"job '.*' is SLURM job (\d+); log: (.*)")
+SETTLED = 8
+"""Looks at a job that have to agree, almost a second."""
+PATIENCE_S = 240
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a cluster")
 
 PYPROJECT = """
@@ -32,7 +44,9 @@ counting = "counting.config:Counting"
 COUNTING = '''
 """A trainer that learns nothing, without torch: it counts, saves where it is, and stops as trainers do."""
 
+import atexit
 import os
+import signal
 import time
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -54,22 +68,22 @@ class Counting(ProcessPlugin):
     pause_s: float = works(0.0, "Before the first step.")
 
     def build(self, job):
-        return Count(self, job.name)
+        return Count(self, self.name or job.name)
 
 
 class Count:
     def __init__(self, config, name):
         self.config, self.folder = config, RunFolder(Path(config.training_folder, name), name)
 
-    def on_error(self, error):
-        pass
-
     def run(self):
         rank = int(os.environ.get("RANK", "0"))
+        local = Path(os.environ["AITK_LOCAL"])
         step = max((saved.step for saved in self.folder.checkpoints()), default=0)
         print(f"resumed at {step}, pid {os.getpid()}", flush=True)
         time.sleep(self.config.pause_s)
         with self.folder.lock() if rank == 0 else StopFlag(), StopFlag() as stop:
+            local.mkdir(parents=True, exist_ok=True)
+            (local / f"rank-{rank}").touch()
             while step < self.config.steps and not stop.requested:
                 time.sleep(0.1)
                 step += 1
@@ -78,6 +92,8 @@ class Count:
                 self.folder.record(step, [])
         if step < self.config.steps:
             raise Stopped(f"saved at step {step}")
+        # the time may be up when all is done
+        atexit.register(os.kill, os.getpid(), signal.SIGUSR2)
 '''
 
 
@@ -93,18 +109,31 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def submit(self, name: str, process: dict[str, Any], *options: str, **launch: Any) -> tuple[str, Path]:
-        """Submit by the command line; job id and log."""
+    def submit(
+        self, name: str, process: dict[str, Any], *options: str, sweep: Any = None, **launch: Any
+    ) -> tuple[str, Path]:
+        """Submit a counting process by the command line; job id and log."""
         launch = {"type": "slurm", "gpus_per_node": 0, "time": "30", "env": SRUN_ENV, **launch}
         process = {"type": "counting", "training_folder": str(self.folder / "output"), **process}
+        config = {"name": name, "launch": launch, "process": [process], **({"sweep": sweep} if sweep else {})}
         file = self.folder / f"{name}.json"
-        config = {"name": name, "launch": launch, "process": [process]}
         file.write_text(json.dumps({"job": "extension", "config": config}), encoding="utf-8")
+        return self.submit_file(file, *options)
+
+    def submit_file(self, file: Path, *options: str) -> tuple[str, Path]:
+        """Submit a config by the command line; job id and log."""
         printed = self.call(sys.executable, str(ROOT / "run.py"), str(file), *options)
-        found = printed.strip().splitlines()[-1]
-        assert found.startswith(f"job '{name}' is SLURM job "), printed
-        job_id, _, log = found.removeprefix(f"job '{name}' is SLURM job ").partition("; log: ")
-        return job_id, Path(log)
+        found = SUBMITTED.fullmatch(printed.strip().splitlines()[-1])
+        assert found is not None, printed
+        return found[1], Path(found[2])
+
+    def program(self, name: str, text: str) -> str:
+        """Write a program that jobs find before others of its name; the line of the shell that has them do so."""
+        program = self.folder / "programs" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/bash\n{text}\n")
+        program.chmod(0o755)
+        return f'export PATH="{program.parent}:$PATH"'
 
     def show(self, job_id: str) -> dict[str, str]:
         words = self.call("scontrol", "show", "job", "--oneliner", job_id).split()
@@ -137,11 +166,42 @@ class Site:
         self.until(has_ended, lambda: f"{self.show(job_id)}\n{read(log)}")
         return self.show(job_id)["JobState"]
 
-    def until(self, is_so: Callable[[], bool], failure: Callable[[], str], seconds: float = 240) -> None:
-        end = time.monotonic() + seconds
+    def until(self, is_so: Callable[[], bool], failure: Callable[[], str], pause: float = 0.1) -> None:
+        end = time.monotonic() + PATIENCE_S
         while not is_so():
             assert time.monotonic() < end, failure()
-            time.sleep(0.1)
+            time.sleep(pause)
+
+    def begins_to_train(self, job_id: str, log: Path, name: str) -> bool:
+        """Whether the trainer has done some steps; not if its time was up before, and then the job is over."""
+        metrics = self.folder / "output" / name / "metrics.jsonl"
+        told = ("stopping: ", "was interrupted")
+        self.until(
+            lambda: '"step": 2,' in read(metrics) or any(each in read(log) for each in told),
+            lambda: f"{self.show(job_id)}\n{read(log)}",
+            pause=0.02,
+        )
+        if '"step": 2,' in read(metrics):
+            return True
+        self.call("scancel", job_id)
+        self.until_ended(job_id, log)
+        return False
+
+    def record(self, name: str) -> dict[str, Any]:
+        """What the run tells those who watch it."""
+        return dict(json.loads((self.folder / "output" / name / "status.json").read_text()))
+
+    def metrics(self, name: str) -> list[dict[str, float]]:
+        """All that was measured in each step, but for the time of day."""
+        lines = (self.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
+        return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
+
+    def weights(self, name: str) -> tuple[dict[str, Any], bytes]:
+        """Names and places of the tensors in the final file, and all their bytes."""
+        held = (self.folder / "output" / name / f"{name}.safetensors").read_bytes()
+        begin = 8 + int.from_bytes(held[:8], "little")
+        header = json.loads(held[8:begin])
+        return {key: value for key, value in header.items() if key != "__metadata__"}, held[begin:]
 
     def step(self, name: str) -> int:
         listed = json.loads((self.folder / "output" / name / "checkpoints.json").read_text())["checkpoints"]
@@ -150,6 +210,27 @@ class Site:
 
 def read(log: Path) -> str:
     return log.read_text() if log.exists() else "nothing"
+
+
+def steps_in(log: Path) -> list[int]:
+    """What a counting process has done, in this order."""
+    return [int(line.split()[1]) for line in read(log).splitlines() if line.startswith("step ")]
+
+
+@contextmanager
+def held(pid: int) -> Iterator[None]:
+    """A process does nothing."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def is_told(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process that is held."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("ShdPnd:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
 @pytest.fixture(scope="module")
@@ -163,30 +244,59 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "cluster").mkdir()
     with cluster(folder / "cluster") as env:
         own = {"AITK_EXTENSIONS": str(folder / "extensions"), "XDG_CONFIG_HOME": str(folder), "OMP_NUM_THREADS": "1"}
+        own |= {"SLURM_TMPDIR": str(folder / "local")}
         yield Site(folder, {**env, **own})
 
 
-def test_a_limit_of_one_minute_is_hit_and_the_job_goes_on_by_itself(site: Site) -> None:
-    # SLURM looks at its clock every half minute, and sends the signal early rather than late
-    job_id, log = site.submit("limit", {"steps": 330}, time="1", signal_lead_s=50)
-    assert site.until_ended(job_id, log) == "COMPLETED", read(log)
-    text = read(log)
-    starts = [line for line in text.splitlines() if line.startswith("resumed at ")]
-    assert len(starts) >= 2 and "the job is started again and goes on there" in text
+def test_two_nodes_train_the_quick_start_beyond_a_limit_of_one_minute_as_two_processes_do_in_one_go(site: Site) -> None:
+    # the first one here: SLURM looks at its clock every half minute, and has just begun, so this start gets almost all
+    # of the minute before it is told to stop
+    where = f"process.0.training_folder={site.folder / 'output'}"
+    options = [f"--set={key}" for key in (where, *SHORT)]
+    slurm = [f"--set=launch.{key}" for key in ("type=slurm", "nodes=2", "gpus_per_node=0", "signal_lead_s=1")]
+    removes = site.program("rm", f'echo "$SLURMD_NODENAME" "$@" >> {site.folder}/removed; exec /bin/rm "$@"')
+    slurm += [f"--set=launch.env={json.dumps(SRUN_ENV)}", f"--set=launch.setup={json.dumps([removes])}"]
+    for minutes in (1, 2, 4):  # a slow machine needs longer to get to its first steps
+        job_id, log = site.submit_file(QUICK_START, *options, *slurm, f"--set=launch.time={minutes}")
+        if site.begins_to_train(job_id, log, "quickstart"):
+            break
+    first = site.record("quickstart")["pid"]
+    whole = [sys.executable, str(ROOT / "run.py"), str(QUICK_START), *options, "--set=name=whole", "--gpus=2"]
+    with subprocess.Popen(whole, env=site.env, cwd=ROOT, stdout=subprocess.DEVNULL) as uninterrupted:
+        # so that a fast machine is not done before its time is up; the other process waits for this one
+        with held(first):
+            site.until(lambda: "stopping: " in read(log) or is_told(first, signal.SIGUSR2), lambda: read(log))
+            assert site.show(job_id)["TimeLimit"] == f"00:0{minutes}:00"
+            # what is left may take its time
+            site.call("scontrol", "update", f"JobId={job_id}", "TimeLimit=30")
+        assert site.until_ended(job_id, log) == "COMPLETED", read(log)
+        assert uninterrupted.wait(PATIENCE_S) == 0
+    text, shown = read(log), site.show(job_id)
+    assert "2 processes take each step together" in text and shown["NumNodes"] == "2"
+    assert shown["Restarts"] == "1" and "the job is started again and goes on there" in text
     # nothing is lost, nothing is done twice
-    done = [int(line.split()[1]) for line in text.splitlines() if line.startswith("step ")]
-    assert done == list(range(1, 331)), text
-    assert site.step("limit") == 330
+    (stopped,) = re.findall(r"saved at step (\d+)", text)
+    assert f"resumed exactly at step {stopped}\n" in text
+    steps = site.metrics("quickstart")
+    assert [each["step"] for each in steps] == list(range(1, NUM_STEPS + 1))
+    assert steps == site.metrics("whole")
+    assert site.weights("quickstart") == site.weights("whole")
+    # what is on the disk of each machine is gone
+    removed = {f"{node} -rf {site.folder}/local/aitk-{job_id}" for node in ("n1", "n2")}
+    assert removed <= set((site.folder / "removed").read_text().splitlines())
 
 
 def test_a_cancelled_job_saves_and_does_not_come_back(site: Site) -> None:
-    job_id, log = site.submit("cancelled", {"steps": 999}, nodes=2)
+    # without the removal of what is on local disks at the end of the script, which runs on the first machine
+    job_id, log = site.submit("cancelled", {"steps": 999}, nodes=2, setup=["trap - EXIT"])
     site.until_logged(log, "step 3")
+    site.until(lambda: len(list((site.folder / "local").glob("*/rank-*"))) == 2, lambda: read(log))
     site.call("scancel", job_id)
     assert site.until_ended(job_id, log) == "CANCELLED"
     text = site.until_logged(log, "the job is not started again: SLURM has ended it")
     assert text.count("was stopped: saved at step") == 1
     assert site.step("cancelled") >= 3 and site.show(job_id)["Restarts"] == "0"
+    assert not list((site.folder / "local").iterdir())
 
 
 def test_without_progress_there_is_no_other_start(site: Site) -> None:
@@ -199,7 +309,7 @@ def test_without_progress_there_is_no_other_start(site: Site) -> None:
 
 
 def test_where_a_job_may_not_be_started_again_it_goes_on_as_another_one(site: Site) -> None:
-    job_id, log = site.submit("forbidden", {"steps": 60})
+    job_id, log = site.submit("forbidden", {"steps": 40})
     site.until_logged(log, "step 3")
     site.call("scontrol", "update", f"JobId={job_id}", "Requeue=0")
     site.call("scancel", "--signal=USR2", job_id)
@@ -208,7 +318,7 @@ def test_where_a_job_may_not_be_started_again_it_goes_on_as_another_one(site: Si
     second_id = second.partition("it goes on as job ")[2].split()[0]
     second_log = log.with_name(f"slurm-{second_id}.out")
     assert site.until_ended(second_id, second_log) == "COMPLETED", read(second_log)
-    assert "resumed at 0" not in read(second_log) and site.step("forbidden") == 60
+    assert "resumed at 0" not in read(second_log) and site.step("forbidden") == 40
     listed = (log.parent / "jobs.jsonl").read_text().splitlines()
     assert [json.loads(line)["job_id"] for line in listed] == [job_id, second_id]
 
@@ -229,61 +339,30 @@ def test_test_only_asks_when_it_would_start(site: Site) -> None:
 
 
 def test_wait_comes_back_with_the_exit_code_of_the_job(site: Site) -> None:
-    job_id, log = site.submit("waited", {"steps": 3}, "--wait")
-    assert site.show(job_id)["JobState"] == "COMPLETED" and "step 3" in read(log)
+    # sbatch looks after 2 seconds, and then after 8 more
+    job_id, log = site.submit("waited", {"steps": 1}, "--wait")
+    assert site.show(job_id)["JobState"] == "COMPLETED" and "step 1" in read(log)
     failing = {"setup": ["exit 3"]}
     with pytest.raises(AssertionError, match="is SLURM job"):
         site.submit("failed", {"steps": 3}, "--wait", **failing)
 
 
-def training(site: Site, tiny_flux: Path, shapes_folder: Path) -> dict[str, Any]:
-    return {
-        "type": "sd_trainer",
-        "training_folder": str(site.folder / "output"),
-        "device": "cpu",
-        "model": {"arch": "flux", "name_or_path": str(tiny_flux)},
-        "network": {"type": "lora", "linear": 2, "network_kwargs": {"only_if_contains": ["attn.to_q"]}},
-        "datasets": [{"folder_path": str(shapes_folder), "resolution": 32, "cache_latents_to_disk": True}],
-        "train": {
-            "steps": 60,
-            "batch_size": 1,
-            "lr": 1e-2,
-            "gradient_checkpointing": False,
-            "disable_sampling": True,
-        },
-        "save": {"dtype": "fp32"},
-        "logging": {"log_every": 1},
-    }
-
-
-def test_two_nodes_stopped_in_the_middle_learn_what_they_learn_in_one_go(
-    site: Site, tiny_flux: Path, shapes_folder: Path
-) -> None:
-    from safetensors.torch import load_file
-
-    process = training(site, tiny_flux, shapes_folder)
-    first, log = site.submit("stopped", process, nodes=2)
-    metrics = site.folder / "output" / "stopped" / "metrics.jsonl"
-    site.until(
-        lambda: metrics.exists() and '"step": 5' in metrics.read_text(),
-        lambda: f"{site.show(first)}\n{site.call('sinfo')}\n{read(log)}",
-        seconds=300,
-    )
-    site.call("scancel", "--signal=USR2", first)
-    # the second one waits for the caches of the first
-    whole, whole_log = site.submit("whole", process, nodes=2)
-    assert site.until_ended(first, log) == "COMPLETED", read(log)
-    assert site.until_ended(whole, whole_log) == "COMPLETED", read(whole_log)
-    text = read(log)
-    assert site.show(first)["Restarts"] == "1" and "resumed exactly at step" in text
-    assert "2 processes take each step together" in text and text.count("was stopped: ") == 1
-    one, other = (load_file(site.folder / "output" / name / f"{name}.safetensors") for name in ("stopped", "whole"))
-    assert one.keys() == other.keys() and all(bool((one[key] == other[key]).all()) for key in one)
+def test_of_an_array_only_the_task_whose_time_is_up_starts_again(site: Site) -> None:
+    steps = {0: 10, 1: 35}
+    array, log = site.submit("swept", {}, sweep={"list": [{"steps": count} for count in steps.values()]})
+    logs = {index: log.with_name(f"slurm-{array}_{index}.out") for index in steps}
+    site.until_logged(logs[1], "step 3")
+    site.call("scancel", "--signal=USR2", f"{array}_1")
+    assert [site.until_ended(f"{array}_{index}", logs[index]) for index in steps] == ["COMPLETED"] * 2
+    assert [site.show(f"{array}_{index}")["Restarts"] for index in steps] == ["0", "1"]
+    assert [steps_in(logs[index]) for index in steps] == [list(range(1, count + 1)) for count in steps.values()]
+    points = [json.loads((site.folder / "output/swept" / str(index) / "point.json").read_text()) for index in steps]
+    assert [point["state"] for point in points] == ["done"] * 2
 
 
 def test_a_job_whose_node_is_lost_goes_on_at_another(site: Site) -> None:
     # the last one here: the machine stays lost
-    job_id, log = site.submit("lost", {"steps": 80}, nodes=1)
+    job_id, log = site.submit("lost", {"steps": 60}, nodes=1)
     text = site.until_logged(log, "step 3")
     node = site.show(job_id)["NodeList"]
     daemon = int((site.folder / "cluster" / f"slurmd-{node}.pid").read_text())
@@ -297,4 +376,4 @@ def test_a_job_whose_node_is_lost_goes_on_at_another(site: Site) -> None:
     assert site.until_ended(job_id, log) == "COMPLETED", read(log)
     shown = site.show(job_id)
     assert shown["Restarts"] == "1" and shown["NodeList"] != node
-    assert site.step("lost") == 80
+    assert site.step("lost") == 60

@@ -50,9 +50,10 @@ export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))
 export OMP_NUM_THREADS=8 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=1 NCCL_DEBUG="${{NCCL_DEBUG:-VERSION}}"
-aitk_local="${{SLURM_TMPDIR:-${{TMPDIR:-/tmp}}}}/aitk-$SLURM_JOB_ID"
-trap 'rm -rf "$aitk_local"' EXIT
-export TRITON_CACHE_DIR="$aitk_local/triton" TORCHINDUCTOR_CACHE_DIR="$aitk_local/inductor"
+export AITK_LOCAL="${{SLURM_TMPDIR:-${{TMPDIR:-/tmp}}}}/aitk-$SLURM_JOB_ID"
+trap 'rm -rf "$AITK_LOCAL"; timeout 60 srun --overlap --ntasks=2 --ntasks-per-node=1 rm -rf "$AITK_LOCAL" \
+2> /dev/null' EXIT
+export TRITON_CACHE_DIR="$AITK_LOCAL/triton" TORCHINDUCTOR_CACHE_DIR="$AITK_LOCAL/inductor"
 # what an earlier start has loaded from the Hub is not asked for again
 if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] && [ -e '{here}/output/my run/checkpoints.json' ]; then
     export HF_HUB_OFFLINE="${{HF_HUB_OFFLINE:-1}}"
@@ -164,8 +165,35 @@ def test_torchrun_hears_the_signal_and_leaves_time_to_save(here: Path) -> None:
 
 def test_a_container_sees_the_program_the_results_and_the_working_folder(here: Path) -> None:
     text = script(config("run", container={"image": "site/torch:1", "mounts": ["/data:/data"]}))
-    mounts = f"--container-mounts={ROOT}:{ROOT},{here}/output/run:{here}/output/run,{here}:{here},/data:/data"
+    mounts = f"--container-mounts={ROOT}:{ROOT},{here}/output:{here}/output,{here}:{here},/data:/data"
     assert f"--container-image=site/torch:1 {mounts} --container-workdir={here} python " in text
+
+
+@pytest.mark.parametrize(
+    "task, asked", [({}, "requeue 7"), ({"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "0"}, "requeue 5_0")]
+)
+def test_from_a_container_the_script_asks_for_another_start(here: Path, task: dict[str, str], asked: str) -> None:
+    text = script(config("run", container={"image": "site/torch:1"}))
+    (here / "output/run/slurm").mkdir(parents=True)
+    # of a start before that was lost
+    (here / "output/run/slurm/again-7-0").touch()
+    leave = "import os, sys; from toolkit.launch.requeue import after_stop; sys.exit(after_stop(os.environ))"
+    programs = {
+        "srun": f"[ -z $STOPS ] || PATH=/nowhere {sys.executable} -c '{leave}'; exit 75",
+        "scontrol": '[ $1 = show ] || echo "$@" >> asked; exit 1',
+    }
+    (here / "programs").mkdir()
+    for name, does in programs.items():
+        (here / "programs" / name).write_text(f"#!/bin/bash\n{does}\n")
+        (here / "programs" / name).chmod(0o755)
+    env = {"PATH": f"{here}/programs:{os.environ['PATH']}", "TMPDIR": str(here), "PYTHONPATH": str(ROOT)}
+    env |= {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1", **task}
+    for stops in ("", "1"):
+        started = ["bash", "-c", text]
+        done = subprocess.run(started, cwd=here, env={**env, "STOPS": stops}, timeout=60, capture_output=True)
+        assert done.returncode == 75, done.stderr
+        assert (here / "asked").exists() == bool(stops)
+    assert (here / "asked").read_text().splitlines() == [asked]
 
 
 def test_an_array_has_a_log_and_a_folder_per_run(here: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -41,10 +42,12 @@ def after_stop(env: Mapping[str, str], together: bool = True) -> int:
     """
     for number in stop_signals(env):
         signal.signal(number, signal.SIG_IGN)
-    if own_rank(env) > 0 and together:
-        _wait_for_first(env)
-        return 0
     if own_rank(env) > 0:
+        if together:
+            _wait_for_first(env)
+        _clear_disk(env)
+        if together:
+            return 0
         time.sleep(FIRST_S)
     told = why_not(env)
     if not told:
@@ -53,7 +56,7 @@ def after_stop(env: Mapping[str, str], together: bool = True) -> int:
     if told:
         close(_run_folder(env), "stopped", f"it saved, and is not started again: {told}")
         print(f"the job is not started again: {told}", flush=True)
-    else:
+    elif "AITK_AGAIN" not in env:
         # SLURM ends this process by this signal
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PATIENCE_S)
@@ -102,8 +105,12 @@ def forget_starts(run_folder: Path) -> None:
 
 def _start_again(env: Mapping[str, str]) -> str:
     """Ask SLURM for another start, of this job or of another one after it; returns why there is none."""
+    refusal = ""
     try:
-        refusal = requeue(env)
+        if "AITK_AGAIN" in env:
+            Path(env["AITK_AGAIN"]).touch()
+        else:
+            refusal = requeue(env)
     except SlurmError as error:
         refusal = str(error)
     if not refusal:
@@ -143,6 +150,15 @@ def _wait_for_first(env: Mapping[str, str]) -> None:
     end = time.monotonic() + float(env.get("AITK_SIGNAL_LEAD_S", "180"))
     while not mark.exists() and time.monotonic() < end:
         time.sleep(0.2)
+
+
+def _clear_disk(env: Mapping[str, str]) -> None:
+    """Remove what the job has put on the disk of a machine other than the first, which the batch script clears.
+
+    SLURM starts nothing more on it that could: the job ends.
+    """
+    if env.get("LOCAL_RANK") == "0" and env.get("AITK_LOCAL"):
+        shutil.rmtree(env["AITK_LOCAL"], ignore_errors=True)
 
 
 def _end_mark(env: Mapping[str, str]) -> Path:

@@ -13,6 +13,8 @@ from toolkit.launch.flags import line
 LAUNCHED = "slurm"
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
 """Ports outside of the range that the kernel gives to outgoing connections, 32768 to 60999."""
+OWN_JOB = '"${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"'
+"""Of an array, the id of a task alone may be that of the array."""
 EXPANDED = re.compile(r"\$\{\w+(?::-[^{}]*)?\}|\$\w+")
 
 
@@ -32,6 +34,9 @@ class Script:
     """Options of srun beside the usual ones."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What aitk tells its tasks, in variables."""
+    num_machines: int = 1
+    is_contained: bool = False
+    """Whether the tasks have none of SLURM's programs, so that the script has to ask for another start."""
     threads: int | None = None
     """OMP_NUM_THREADS; None: as many as a task has cores."""
     stages_caches: bool = False
@@ -61,16 +66,25 @@ class Script:
             f"export MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {NUM_PORTS}))",
             f"export OMP_NUM_THREADS={threads} PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1",
             'export TORCH_NCCL_ASYNC_ERROR_HANDLING=1 NCCL_DEBUG="${NCCL_DEBUG:-VERSION}"',
-            'aitk_local="${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/aitk-$SLURM_JOB_ID"',
-            "trap 'rm -rf \"$aitk_local\"' EXIT",
-            'export TRITON_CACHE_DIR="$aitk_local/triton" TORCHINDUCTOR_CACHE_DIR="$aitk_local/inductor"',
+            'export AITK_LOCAL="${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/aitk-$SLURM_JOB_ID"',
+            f"trap '{self._removal()}' EXIT",
+            'export TRITON_CACHE_DIR="$AITK_LOCAL/triton" TORCHINDUCTOR_CACHE_DIR="$AITK_LOCAL/inductor"',
         ]
-        lines += ['export AITK_STAGE="$aitk_local/caches"'] if self.stages_caches else []
+        if self.is_contained:
+            lines += ["# inside the image nothing can be asked of SLURM: a file of this name has the script do it"]
+            lines += ['export AITK_AGAIN="$AITK_RUN_FOLDER/slurm/again-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"']
+        lines += ['export AITK_STAGE="$AITK_LOCAL/caches"'] if self.stages_caches else []
         if self.offline_after is not None:
             known = f'[ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] && [ -e {word(self.offline_after)} ]'
             lines += ["# what an earlier start has loaded from the Hub is not asked for again", f"if {known}; then"]
             lines += ['    export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"', "fi"]
         return lines
+
+    def _removal(self) -> str:
+        """What is on local disks goes; when SLURM ends the job, others than the first: `toolkit/launch/requeue.py`."""
+        own = 'rm -rf "$AITK_LOCAL"'
+        each = f"timeout 60 srun --overlap --ntasks={self.num_machines} --ntasks-per-node=1 {own} 2> /dev/null"
+        return own if self.num_machines == 1 else f"{own}; {each}"
 
     def _site(self) -> list[str]:
         lines = [f"module load {shlex.quote(module)} || exit 1" for module in self.modules]
@@ -81,12 +95,19 @@ class Script:
     def _work(self) -> list[str]:
         usual = ["srun", "--kill-on-bad-exit=1", "--wait=0", "--export=ALL", *self.srun]
         query = "--query-gpu=index,name,driver_version,memory.total --format=csv,noheader"
+        again = [
+            'if [ -e "$AITK_AGAIN" ]; then',
+            '    rm -f "$AITK_AGAIN"',
+            f"    scontrol requeue {OWN_JOB} && sleep 60  # which SLURM ends",
+            "fi",
+        ]
         return [
             'echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)), on $SLURM_JOB_NODELIST"',
             f"command -v nvidia-smi > /dev/null && nvidia-smi {query} && nvidia-smi topo -m",
             " ".join([shlex.join(usual), *map(word, self.command)]),
             "code=$?",
             *self.teardown,
+            *(again if self.is_contained else []),
             "exit $code",
         ]
 
