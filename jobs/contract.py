@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Process(Protocol):
@@ -12,8 +12,13 @@ class Process(Protocol):
         """Do the work. Raise `Stopped` after a clean stop."""
         ...
 
+
+@runtime_checkable
+class Holding(Protocol):
+    """A process that holds something outside `run`."""
+
     def on_error(self, error: BaseException) -> None:
-        """Let go of what is held; called on every process of the job when one of them fails."""
+        """Let go of it; called when a process of the job fails, be it another one."""
         ...
 
 

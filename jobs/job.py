@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.contract import Process, Stopped
+from jobs.contract import Holding, Process, Stopped
 from toolkit.launch.environment import own_rank
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Job:
         return lines
 
     def run(self) -> None:
-        """Run the processes in order, each after its preparations; when one fails, all that were built hear of it.
+        """Run the processes in order, each after its preparations; when one fails, those that were built hear of it.
 
         Of several ranks, only the first runs those that do not share their work out.
         """
@@ -87,11 +87,12 @@ class Job:
             raise
         except BaseException as error:
             for process in self.process:
-                _tell(process, error)
+                if isinstance(process, Holding):
+                    _tell(process, error)
             raise
 
 
-def _tell(process: Process, error: BaseException) -> None:
+def _tell(process: Holding, error: BaseException) -> None:
     """Call `on_error`; its own failure must not hide the first one."""
     try:
         process.on_error(error)

@@ -41,4 +41,4 @@ class BaseExtensionProcess:
         """Sub-classes do their work here; calling this one first is allowed."""
 
     def on_error(self, error: BaseException) -> None:
-        """Nothing is held by default."""
+        """Sub-classes let go here of what they hold outside `run`; calling this one too is allowed."""

@@ -49,8 +49,6 @@ class SayProcess:
         self.name, self.text, self.file = name, text, file
     def run(self):
         Path(self.file).write_text(f"{self.name}: {self.text}")
-    def on_error(self, error):
-        pass
 """,
 }
 

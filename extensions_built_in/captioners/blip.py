@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.captioning.captioner import Subject, groups
-from toolkit.captioning.loading import load_model, load_part, on_device, read_config
-from toolkit.captioning.writing import Writing, settle_generation
+from toolkit.captioning.loading import load_writer, on_device
+from toolkit.captioning.writing import Writing
 from toolkit.config.plugins import WritingCaptioner
 from toolkit.context import Context
 
@@ -16,16 +16,12 @@ class BlipCaptioner:
     """A BlipForConditionalGeneration; the prompt is the beginning of the caption."""
 
     def __init__(self, model: Any, images: Any, tokenizer: Any, writing: Writing) -> None:
-        self.model, self.images, self.tokenizer, self.writing = settle_generation(model), images, tokenizer, writing
+        self.model, self.images, self.tokenizer, self.writing = model, images, tokenizer, writing
 
     @classmethod
     def load(cls, context: Context, section: WritingCaptioner) -> BlipCaptioner:
         """From a folder or the Hub."""
-        from transformers import AutoImageProcessor, AutoTokenizer, BlipForConditionalGeneration
-
-        read_config(section, {"blip"})
-        images, tokenizer = load_part(AutoImageProcessor, section), load_part(AutoTokenizer, section)
-        return cls(load_model(BlipForConditionalGeneration, section, context), images, tokenizer, Writing.of(section))
+        return cls(*load_writer("BlipForConditionalGeneration", {"blip"}, section, context))
 
     def describe(self, subjects: Sequence[Subject], min_words: int = 1) -> list[str]:
         """One text per picture."""

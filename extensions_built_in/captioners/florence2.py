@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.captioning.captioner import Subject
-from toolkit.captioning.loading import load_model, load_part, on_device, read_config
-from toolkit.captioning.writing import Writing, settle_generation
+from toolkit.captioning.loading import load_writer, on_device, read_config
+from toolkit.captioning.writing import Writing
 from toolkit.config.plugins import WritingCaptioner
 from toolkit.context import Context
 
@@ -16,21 +16,18 @@ class FlorenceCaptioner:
     """A Florence2ForConditionalGeneration."""
 
     def __init__(self, model: Any, processor: Any, writing: Writing) -> None:
-        self.model, self.processor, self.writing = settle_generation(model), processor, writing
+        self.model, self.processor, self.writing = model, processor, writing
 
     @classmethod
     def load(cls, context: Context, section: WritingCaptioner) -> FlorenceCaptioner:
         """From a folder or the Hub, in the format of transformers."""
-        from transformers import AutoProcessor, Florence2ForConditionalGeneration
-
-        name = section.model_name_or_path
-        if "auto_map" in read_config(section, {"florence2"}):
+        kinds = {"florence2"}
+        if "auto_map" in read_config(section, kinds):
             raise ValueError(
-                f"{name} is in the format of its own code, which is not run; take the same model in the format of "
-                "transformers, such as florence-community/Florence-2-base"
+                f"{section.model_name_or_path} is in the format of its own code, which is not run; take the same model "
+                "in the format of transformers, such as florence-community/Florence-2-base"
             )
-        processor = load_part(AutoProcessor, section)
-        return cls(load_model(Florence2ForConditionalGeneration, section, context), processor, Writing.of(section))
+        return cls(*load_writer("Florence2ForConditionalGeneration", kinds, section, context, ["AutoProcessor"]))
 
     def describe(self, subjects: Sequence[Subject], min_words: int = 1) -> list[str]:
         """One text per picture."""

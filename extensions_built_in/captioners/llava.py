@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.captioning.captioner import Subject
-from toolkit.captioning.loading import load_model, load_part, on_device, read_config
-from toolkit.captioning.writing import Writing, new_tokens, settle_generation
+from toolkit.captioning.loading import load_writer, on_device
+from toolkit.captioning.writing import Writing, new_tokens
 from toolkit.config.plugins import WritingCaptioner
 from toolkit.context import Context
 
@@ -16,16 +16,12 @@ class LlavaCaptioner:
     """A LlavaForConditionalGeneration."""
 
     def __init__(self, model: Any, processor: Any, writing: Writing) -> None:
-        self.model, self.processor, self.writing = settle_generation(model), processor, writing
+        self.model, self.processor, self.writing = model, processor, writing
 
     @classmethod
     def load(cls, context: Context, section: WritingCaptioner) -> LlavaCaptioner:
         """From a folder or the Hub."""
-        from transformers import AutoProcessor, LlavaForConditionalGeneration
-
-        read_config(section, {"llava"})
-        processor = load_part(AutoProcessor, section)
-        return cls(load_model(LlavaForConditionalGeneration, section, context), processor, Writing.of(section))
+        return cls(*load_writer("LlavaForConditionalGeneration", {"llava"}, section, context, ["AutoProcessor"]))
 
     def describe(self, subjects: Sequence[Subject], min_words: int = 1) -> list[str]:
         """One text per picture."""

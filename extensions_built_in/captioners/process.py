@@ -72,9 +72,6 @@ class CaptionProcess:
             if listing.todo and not self.counts[WRITTEN]:
                 raise ValueError(f"no caption could be written ({self._summary()}); the last reason: {self.reason}")
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
-
     def _caption(self, listing: Listing, captions: Captions, stop: StopFlag) -> None:
         section = self.section
         captioner = section.build(self._context())

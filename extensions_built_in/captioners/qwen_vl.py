@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.captioning.captioner import Subject
-from toolkit.captioning.loading import load_model, load_part, on_device, read_config
-from toolkit.captioning.writing import Writing, new_tokens, padded, settle_generation
+from toolkit.captioning.loading import load_writer, on_device
+from toolkit.captioning.writing import Writing, new_tokens, padded
 from toolkit.context import Context
 
 KINDS = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"}
@@ -22,19 +22,14 @@ PAD = "<|image_pad|>"
 class QwenCaptioner:
     """A Qwen-VL for conditional generation."""
 
-    def __init__(self, model: Any, images: Any, tokenizer: Any, writing: Writing, thinking: bool = False) -> None:
-        self.model, self.images, self.tokenizer, self.writing = settle_generation(model), images, tokenizer, writing
+    def __init__(self, thinking: bool, model: Any, images: Any, tokenizer: Any, writing: Writing) -> None:
+        self.model, self.images, self.tokenizer, self.writing = model, images, tokenizer, writing
         self.thinking = thinking
 
     @classmethod
     def load(cls, context: Context, section: Any) -> QwenCaptioner:
         """From a folder or the Hub."""
-        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
-
-        read_config(section, KINDS)
-        images, tokenizer = load_part(AutoImageProcessor, section), load_part(AutoTokenizer, section)
-        model = load_model(AutoModelForImageTextToText, section, context)
-        return cls(model, images, tokenizer, Writing.of(section), section.thinking)
+        return cls(section.thinking, *load_writer("AutoModelForImageTextToText", KINDS, section, context))
 
     def describe(self, subjects: Sequence[Subject], min_words: int = 1) -> list[str]:
         """One text per picture; a thought before it, up to </think>, is left out."""

@@ -115,14 +115,9 @@ def _named(heading: str, pages: Sequence[Page]) -> str:
 
 
 def _row(pages: Sequence[Page], named: dict[str, str], longest: int) -> Row:
-    first = page_facts(pages[0])
+    first = pages[0].order.prompt
     seeds = {page.order.prompt.seed for page in pages}
-    details = describe(first, ("seed", "guidance") if len(seeds) == 1 else ("guidance",))
+    facts = {"seed": first.seed, "guidance": f"{first.guidance:g}", "negative": first.negative}
+    details = describe(facts, ("seed", "guidance") if len(seeds) == 1 else ("guidance",))
     pictures: dict[str, Image.Image] = {named[page.order.heading]: open_fitted(page.path, longest) for page in pages}
-    return Row(pages[0].order.prompt.prompt, details, pictures)
-
-
-def page_facts(page: Page) -> dict[str, object]:
-    """What the label of a row says about its pictures."""
-    prompt = page.order.prompt
-    return {"seed": prompt.seed, "guidance": f"{prompt.guidance:g}", "negative": prompt.negative}
+    return Row(first.prompt, details, pictures)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -31,6 +33,8 @@ class GeneratorPlugin(ProcessPlugin):
     """A process that fills a folder with pictures; extensions_built_in/generators/process.py does what it says."""
 
     jobs: ClassVar[tuple[str, ...]] = ("generate", "extension")
+    making_key: ClassVar[str] = "generate"
+    """The key that `making` comes from."""
 
     output_folder: str = works(..., "Where the pictures go.", min_length=1)
     device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
@@ -41,9 +45,9 @@ class GeneratorPlugin(ProcessPlugin):
     loras: list[LoraSection] = works([], "aitk only. Networks that act on the model, all at once.")
 
     @property
+    @abstractmethod
     def making(self) -> Any:
         """The section that says how pictures are made."""
-        raise NotImplementedError
 
     @property
     def destination(self) -> Path:
@@ -55,9 +59,9 @@ class GeneratorPlugin(ProcessPlugin):
         """The data sets that pictures are read from."""
         return ()
 
+    @abstractmethod
     def orders(self, family: Family, base: int, cache: Path) -> list[Order]:
         """What to make with a family; `base` is behind everything random, data sets use the folder `cache`."""
-        raise NotImplementedError
 
     def differences(self) -> Iterator[Remarked]:
         """A sampler that the model cannot use."""
@@ -65,7 +69,7 @@ class GeneratorPlugin(ProcessPlugin):
             text = (
                 f"has no effect: {self.model.arch} was trained by {trained_by(self.model)}, so its own sampler is used"
             )
-            yield (self._section, "sampler"), text
+            yield (self.making_key, "sampler"), text
 
     def preflight(self) -> Iterator[Remarked]:
         """A model, a LoRA or a folder that is not there."""
@@ -104,10 +108,6 @@ class GeneratorPlugin(ProcessPlugin):
 
         return GeneratorProcess(self, job)
 
-    @property
-    def _section(self) -> str:
-        return "generate"
-
 
 class ToFolder(GeneratorPlugin):
     """Pictures of prompts."""
@@ -145,9 +145,8 @@ class ToFolder(GeneratorPlugin):
             return [f"prompts: {error}"]
         num_prompts = making.max_images if making.random_prompts else len(lines)
         factors = {"prompt": num_prompts, "repeat": making.num_repeats, "weight": max(1, len(making.compare))}
-        count = num_prompts * making.num_repeats * factors["weight"]
         named = [f"{number} {name}s" for name, number in factors.items() if number > 1]
-        text = f"pictures: {count}" + (f" ({' x '.join(named)})" if len(named) > 1 else "")
+        text = f"pictures: {prod(factors.values())}" + (f" ({' x '.join(named)})" if len(named) > 1 else "")
         return [text, *(f"  {line}" for line in lines[:10]), *(["  ..."] if len(lines) > 10 else [])]
 
     def orders(self, family: Family, base: int, cache: Path) -> list[Order]:
@@ -215,6 +214,8 @@ class ReferenceGenerator(GeneratorPlugin):
 class PureLoraGenerator(GeneratorPlugin):
     """Pictures of the prompts of a `sample` section, as a training would make them."""
 
+    making_key: ClassVar[str] = "sample"
+
     sample: SampleSection = works(..., "What is made, and how; when does not matter here.")
     lorm: dict[str, Any] | None = planned(
         None,
@@ -226,17 +227,8 @@ class PureLoraGenerator(GeneratorPlugin):
     @property
     def making(self) -> Any:
         """`sample`, in the words of `generate`."""
-        sample = self.sample
-        return MakingSection(
-            sampler=sample.sampler,
-            neg=sample.neg or "",
-            seed=sample.seed,
-            walk_seed=sample.walk_seed,
-            guidance_scale=sample.guidance_scale,
-            guidance_rescale=sample.guidance_rescale,
-            sample_steps=sample.sample_steps,
-            ext=sample.format,
-        )
+        same = self.sample.model_dump(include=set(MakingSection.model_fields))
+        return MakingSection(**{**same, "neg": self.sample.neg or "", "ext": self.sample.format})
 
     def contradictions(self) -> Iterator[Remarked]:
         """A sample section without prompts."""
@@ -254,10 +246,6 @@ class PureLoraGenerator(GeneratorPlugin):
         from extensions_built_in.generators.orders import of_samples
 
         return of_samples(self.sample, family, base)
-
-    @property
-    def _section(self) -> str:
-        return "sample"
 
 
 def missing_network(name: str) -> str:

@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from extensions_built_in.generators.orders import Order, seed_of, sides, usual_guidance, usual_steps
+from extensions_built_in.generators.orders import Order, read_items, seed_of
 from toolkit.data.datasets import read_datasets
 from toolkit.data.item import Item
 from toolkit.data.rng import stream
 from toolkit.models.family import Family
-from toolkit.sampling.prompts import read_prompts
 from toolkit.sampling.references import check_references
 
 if TYPE_CHECKING:
@@ -60,20 +59,11 @@ def _orders(config: BatchImg2Img | ReferenceGenerator, family: Family, base: int
     """One for each item and prompt, named like the picture; further ones of a picture are numbered."""
     making = config.generate
     pairs = [(item, text) for item in items for text in making.prompts or [item.text(base, 0)]]
-    prompts = read_prompts(
-        samples=[
-            {"prompt": text, "width": item.size[0], "height": item.size[1], "seed": seed_of(making, base, place)}
-            for place, (item, text) in enumerate(pairs)
-        ],
-        neg=making.neg,
-        guidance_scale=usual_guidance(making, family),
-        sample_steps=usual_steps(making, family),
-        guidance_rescale=making.guidance_rescale,
-        trigger=making.trigger_word,
-        rng=stream(base, 0, "", "seeds"),
-        notice=print,
-        **sides(family),
-    )
+    samples = [
+        {"prompt": text, "width": item.size[0], "height": item.size[1], "seed": seed_of(making, base, place)}
+        for place, (item, text) in enumerate(pairs)
+    ]
+    prompts = read_items(making, samples, family, stream(base, 0, "", "seeds"), trigger=making.trigger_word)
     stems: Counter[str] = Counter()
     orders = []
     for (item, _), prompt in zip(pairs, prompts, strict=True):

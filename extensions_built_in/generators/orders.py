@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import diffusers
-from transformers.utils import logging as transformers_logging
 
 from toolkit.data.item import Item
 from toolkit.data.rng import seed_for, stream
 from toolkit.models.family import Family
 from toolkit.sampling.prompts import SamplePrompt, read_prompts
 from toolkit.sampling.references import check_references
+from toolkit.trainer.usage import pipeline_class
 
 if TYPE_CHECKING:
     from extensions_built_in.generators.config import ToFolder
@@ -60,25 +58,8 @@ def of_prompts(config: ToFolder, family: Family, base: int) -> list[Order]:
 
 def of_samples(section: SampleSection, family: Family, base: int) -> list[Order]:
     """The prompts of a `sample` section."""
-    items = [item.model_dump(exclude_none=True) for item in section.samples]
-    prompts = read_prompts(
-        prompts=section.prompts,
-        samples=items,
-        neg=section.neg,
-        seed=base,
-        walk_seed=section.walk_seed,
-        width=section.width,
-        height=section.height,
-        guidance_scale=section.guidance_scale,
-        sample_steps=section.sample_steps,
-        network_multiplier=section.network_multiplier,
-        guidance_rescale=section.guidance_rescale,
-        num_frames=section.num_frames,
-        fps=section.fps,
-        rng=stream(base, 0, "", "seeds"),
-        notice=print,
-        **sides(family),
-    )
+    keys = {**section.prompt_keys(), "seed": base, **sides(family)}
+    prompts = read_prompts(**keys, rng=stream(base, 0, "", "seeds"), notice=print)
     checked = check_references(prompts, family.facts, print)
     return [Order(prompt, place) for place, prompt in enumerate(checked)]
 
@@ -110,8 +91,29 @@ def weight_heading(config: ToFolder, weight: float) -> str:
 
 def sides(family: Family) -> dict[str, Any]:
     """Which sizes the model makes, as arguments of `read_prompts`."""
-    facts = family.facts
-    return {"multiple": min(facts.multiple, facts.stride * 2), "frame_stride": facts.frame_stride}
+    return {"multiple": family.facts.made_multiple, "frame_stride": family.facts.frame_stride}
+
+
+def read_items(
+    making: MakingSection,
+    items: Sequence[Mapping[str, Any]],
+    family: Family,
+    rng: random.Random,
+    notice: Callable[[str], None] = print,
+    **keys: Any,
+) -> list[SamplePrompt]:
+    """Prompts with the settings of a section; `keys` are further arguments of `read_prompts`."""
+    return read_prompts(
+        samples=items,
+        neg=making.neg,
+        guidance_scale=usual_guidance(making, family),
+        sample_steps=usual_steps(making, family),
+        guidance_rescale=making.guidance_rescale,
+        rng=rng,
+        notice=notice,
+        **keys,
+        **sides(family),
+    )
 
 
 def usual_guidance(making: MakingSection, family: Family) -> float:
@@ -150,30 +152,14 @@ def _of_repeat(making: GenerateSection, lines: list[str], family: Family, base: 
         width, height = rng.choice(making.size_list) if making.size_list else usual
         seed = seed_of(making, base, place, repeat)
         items.append({"prompt": line, "width": width, "height": height, "seed": seed})
-    prompts = read_prompts(
-        samples=items,
-        neg=making.neg,
-        guidance_scale=usual_guidance(making, family),
-        sample_steps=usual_steps(making, family),
-        guidance_rescale=making.guidance_rescale,
-        num_frames=making.num_frames,
-        fps=making.fps,
-        rng=rng,
-        notice=_say_nothing if repeat else print,
-        **sides(family),
-    )
-    return check_references(prompts, family.facts, _say_nothing if repeat else print)
+    notice = _say_nothing if repeat else print
+    prompts = read_items(making, items, family, rng, notice, num_frames=making.num_frames, fps=making.fps)
+    return check_references(prompts, family.facts, notice)
 
 
 def _defaults(family: Family, *names: str) -> Iterator[Any]:
     """Default values of arguments of the pipeline, as far as it has them."""
-    verbosity = transformers_logging.get_verbosity()
-    # importing a pipeline imports classes that nothing here uses, and that tell what they would need
-    transformers_logging.set_verbosity_error()
-    try:
-        pipeline = getattr(diffusers, family.pipeline, None)
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+    pipeline = pipeline_class(family.pipeline)
     known = inspect.signature(pipeline.__call__).parameters if pipeline is not None else {}
     yield from (known[name].default for name in names if name in known and known[name].default)
 

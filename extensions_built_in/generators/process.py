@@ -91,9 +91,6 @@ class GeneratorProcess:
                 self._make(missing, studio, stack)
             self._finish(pages)
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
-
     # -- what is made ---------------------------------------------------------------------------------------------
 
     def _digests(self, orders: Sequence[Order], family: Family, context: Context, loras: Loras | None) -> list[str]:

@@ -63,9 +63,6 @@ class ClassImagesProcess:
                                  "class pictures; put your own into class_folder, or remove class_prompt")  # fmt: skip
             self._make(missing, family, context, stack, stop)
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
-
     # -- what is there --------------------------------------------------------------------------------------------
 
     def missing(self) -> list[int]:
@@ -113,8 +110,8 @@ class ClassImagesProcess:
 
     def _prompts(self, numbers: Sequence[int], family: Family) -> list[SamplePrompt]:
         """What to make."""
-        facts, config = family.facts, self.config
-        width, height = fit_size(config.resolution, config.resolution, min(facts.multiple, facts.stride * 2))
+        config = self.config
+        width, height = fit_size(config.resolution, config.resolution, family.facts.made_multiple)
         return [
             SamplePrompt(
                 config.prompt,

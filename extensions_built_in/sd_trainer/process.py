@@ -69,9 +69,6 @@ class SdTrainerProcess:
                 problems.append("no data set has cache_latents_to_disk, so that pictures are not encoded ahead")
             print(*problems, sep="\n", end="\n" if problems else "", flush=True)
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
-
 
 def losses(session: Session, batch: Batch, step: int) -> Iterator[Tensor]:
     """The losses of a step."""

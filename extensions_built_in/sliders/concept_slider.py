@@ -55,6 +55,3 @@ class ConceptSliderProcess:
         weight = section.anchor_strength * ANCHOR_SHARE
         anchors = [Anchor(batch.with_other("anchor").cond, batch.strength, weight)] if "anchor" in batch.others else []
         yield from slide_losses(session.family, session.state.network, objective, [(shot, BOTH)], direction, anchors)
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""

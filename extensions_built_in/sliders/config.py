@@ -11,6 +11,7 @@ from extensions_built_in.sliders.sections import (
     PairFolders,
     PairSliderSection,
     Replacement,
+    SlidingTexts,
     TextSliderSection,
     UltimateSliderSection,
 )
@@ -92,12 +93,9 @@ class TextSlider(TrainerPlugin):
 
     def plan_of_data(self) -> list[str]:
         """What slides."""
-        section, sizes = self.slider, ", ".join(f"{width}x{height}" for width, height in self.slider.resolutions)
-        return [
-            *(_arrow(each.negative, each.target_class, each.positive) for each in section.targets),
-            *(f"keeps: {anchor.prompt!r}" for anchor in section.anchors),
-            f"trained on {section.num_latents} latents that the model makes ({sizes})",
-        ]
+        sizes = ", ".join(f"{width}x{height}" for width, height in self.slider.resolutions)
+        made = f"trained on {self.slider.num_latents} latents that the model makes ({sizes})"
+        return [*_plan_of_texts(self.slider), made]
 
     def resolutions(self) -> list[int]:
         """Sizes that are trained."""
@@ -142,10 +140,12 @@ class PairTrainer(DataTrainerPlugin):
 
     datasets: list[DatasetSection] = works([], "aitk only. Made of `slider.datasets`, which is what to set.")
 
+    slider: PairSliderSection | UltimateSliderSection = works(..., "The pairs of pictures, and what else slides.")
+
     @property
     def pairs(self) -> list[PairFolders]:
         """`slider.datasets`."""
-        raise NotImplementedError
+        return self.slider.datasets
 
     def contradictions(self) -> Iterator[Remarked]:
         """Sections that do not fit together."""
@@ -203,11 +203,6 @@ class ReferenceSlider(PairTrainer):
 
     slider: PairSliderSection = works(..., "The pairs of pictures.")
 
-    @property
-    def pairs(self) -> list[PairFolders]:
-        """`slider.datasets`."""
-        return self.slider.datasets
-
     def build(self, job: Any) -> Any:
         """The process, ready to run."""
         from extensions_built_in.sliders.pair_slider import ReferenceSliderProcess
@@ -220,11 +215,6 @@ class UltimateSlider(PairTrainer):
 
     slider: UltimateSliderSection = works(..., "What slides, in texts and in pairs of pictures.")
 
-    @property
-    def pairs(self) -> list[PairFolders]:
-        """`slider.datasets`."""
-        return self.slider.datasets
-
     def preflight(self) -> Iterator[Remarked]:
         """What on this machine keeps it from running."""
         yield from _missing_prompts(self.slider.prompt_file)
@@ -232,9 +222,7 @@ class UltimateSlider(PairTrainer):
 
     def plan_of_data(self) -> list[str]:
         """What slides."""
-        section = self.slider
-        arrows = [_arrow(each.negative, each.target_class, each.positive) for each in section.targets]
-        return [*arrows, *(f"keeps: {anchor.prompt!r}" for anchor in section.anchors), *super().plan_of_data()]
+        return [*_plan_of_texts(self.slider), *super().plan_of_data()]
 
     def build(self, job: Any) -> Any:
         """The process, ready to run."""
@@ -274,6 +262,12 @@ class ConceptReplacer(DataTrainerPlugin):
 def _arrow(negative: str, neutral: str, positive: str) -> str:
     """A direction in words."""
     return f"slides: {negative or neutral!r} <- {neutral!r} -> {positive or neutral!r}"
+
+
+def _plan_of_texts(section: SlidingTexts) -> list[str]:
+    """What slides and what stays."""
+    arrows = [_arrow(each.negative, each.target_class, each.positive) for each in section.targets]
+    return [*arrows, *(f"keeps: {anchor.prompt!r}" for anchor in section.anchors)]
 
 
 def _missing_prompts(given: str | list[str] | None) -> Iterator[Remarked]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from extensions_built_in.sliders.text_slider import check_references
+from extensions_built_in.sliders.text_slider import check_texts_suffice
 from jobs import Stopped
 from toolkit.reporting.progress import bar
 from toolkit.trainer.data import make_feed, make_workers, read_data
@@ -29,7 +29,7 @@ def train_on_data(config: DataTrainerPlugin, job: Job, companions: Sequence[Comp
     `companions` are the texts that `losses` asks the network about, beside the captions.
     """
     with open_session(config, job) as session:
-        check_references(session)
+        check_texts_suffice(session)
         data = read_data(config, session)
         print(*data.describe(), sep="\n", flush=True)
         workers = session.stack.enter_context(make_workers(config))

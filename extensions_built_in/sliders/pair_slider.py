@@ -54,9 +54,6 @@ class ReferenceSliderProcess:
         weight = 1 - abs(shift) / width if width else 1.0
         yield from pair_losses(session.family, session.state.network, objective, shots, weight)
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
-
 
 class UltimateSliderProcess:
     """Trains a network whose strength slides between the pictures of pairs and between texts."""
@@ -67,8 +64,9 @@ class UltimateSliderProcess:
     def run(self) -> None:
         """Do it all; raises `Stopped` after a clean stop by the user."""
         split_pairs(self.config.pairs, self.config.training_folder)
-        train_on_data(self.config, self.job, self.companions(), self.losses)
+        train_on_data(self.config, self.job, self.companions, self.losses)
 
+    @property
     def companions(self) -> list[Companion]:
         """The scenes of every target and the anchors, beside every picture."""
         section, seed = self.config.slider, self.config.training_seed
@@ -104,9 +102,6 @@ class UltimateSliderProcess:
             Anchor(batch.with_other(f"anchor {number}").cond, anchor.multiplier, weight)
             for number, anchor in enumerate(self.config.slider.anchors)
         ]
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
 
 
 def scene_companions(number: int, scenes: list[Scene]) -> list[Companion]:

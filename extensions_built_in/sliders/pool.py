@@ -59,8 +59,7 @@ def make_group(
     strength: float = 1.0, weight: float = 1.0,
 ) -> Group:  # fmt: skip
     """`count` entries: the scenes in a random order, again and again, shown by each of their texts in turn."""
-    facts = family.facts
-    width, height = fit_size(*size, min(facts.multiple, facts.stride * 2))
+    width, height = fit_size(*size, family.facts.made_multiple)
     order = Random(f"{seed} scenes").sample(scenes, len(scenes))
     entries = []
     for number in range(count):

@@ -46,9 +46,6 @@ class ConceptReplacerProcess:
         with network.scaled(batch.strength):
             yield from replaced_losses(session.family, network, objective, shot, concept, replacement)
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
-
 
 def around_caption(name: str, words: Sequence[str]) -> Companion:
     """Each of the words before and after a caption, as ai-toolkit puts them."""

@@ -34,7 +34,7 @@ class TextSliderProcess:
     def run(self) -> None:
         """Do it all; raises `Stopped` after a clean stop by the user."""
         with open_session(self.config, self.job) as session:
-            check_references(session)
+            check_texts_suffice(session)
             rows = text_rows(session)
             pool = make_pool(self.config, session, rows)
             anchors = Anchors(self.config.slider.anchors, rows)
@@ -67,11 +67,8 @@ class TextSliderProcess:
         network = session.state.network
         yield from slide_losses(session.family, network, objective, [(shot, signs)], direction, anchors.of(batch))
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
 
-
-def check_references(session: Session) -> None:
+def check_texts_suffice(session: Session) -> None:
     """Raise ValueError for a model that makes pictures from reference pictures only."""
     if session.family.facts.needs_references:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from typing_extensions import Self
 
 from extensions_built_in.weights.extract_arch import guess_arch
+from extensions_built_in.weights.output import missing
 from toolkit.config import preflight
 from toolkit.config.plugins import ModelPlugin, ProcessPlugin, Remarked, chosen, load_plugin
 from toolkit.config.section import idle, planned, works
@@ -190,10 +191,8 @@ class ExtractLora(ProcessPlugin):
             for path, text in preflight.check_model_paths(self.model):
                 yield (path if self.base_model is None else ("base_model",)), text
         tuned = Path(self.extract_model).expanduser()
-        if not tuned.exists() and not self.extract_model.startswith("builtin:"):
-            is_path = tuned.is_absolute() or self.extract_model.startswith((".", "~"))
-            if is_path or not preflight.HUB_NAME.match(self.extract_model):
-                yield ("extract_model",), f"there is no file or folder {self.extract_model}"
+        if text := missing(self.extract_model):
+            yield ("extract_model",), text
         elif tuned.is_file() and tuned.suffix != ".safetensors":
             yield ("extract_model",), f"{self.extract_model} is no .safetensors file; only these are read"
 

@@ -65,9 +65,6 @@ class ExtractProcess:
             tell(found, Console())
             print(f"{path}: {_count(found)} in {time.monotonic() - begun:.1f} s", flush=True)
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held outside `run`."""
-
     def _files(self, family: Family) -> dict[str, list[Trainable]]:
         """Suffix of the file -> what goes into it: experts have one each, text encoders share the first."""
         config, files = self.config, dict[str, list[Trainable]]()

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from extensions_built_in.weights.output import OneWeighted, WeightedFile, WritesWeights, is_file_name
-from toolkit.config.plugins import Remarked
+from extensions_built_in.weights.output import OneWeighted, WeightedFile, WritesWeights, as_group, is_file_name
+from toolkit.config.plugins import Remarked, load_plugin
 from toolkit.config.section import works
 
 JOBS = ("extension", "merge")
@@ -42,6 +42,7 @@ class MergeLoras(WritesWeights):
         """Keys that do not go together."""
         yield from super().contradictions()
         yield from _check_ending(self.output_path)
+        yield from _check_arch(self.arch)
         if self.method == "svd" and self.rank is None and self.energy == 1:
             yield ("method",), "svd needs `rank`, or an `energy` below 1"
         if self.method != "svd":
@@ -71,7 +72,7 @@ class AddedLora(WeightedFile):
     )
 
 
-OneAdded = Annotated[AddedLora, BeforeValidator(lambda value: {"path": value} if isinstance(value, str) else value)]
+OneAdded = Annotated[AddedLora, BeforeValidator(as_group)]
 
 
 class MergeLoraIntoModel(WritesWeights):
@@ -100,6 +101,7 @@ class MergeLoraIntoModel(WritesWeights):
         """An output of another kind than the base."""
         yield from super().contradictions()
         yield from _check_kind(self.base, self.output_path, "base")
+        yield from _check_arch(self.arch)
 
     def plan(self) -> list[str]:
         """What would be done."""
@@ -178,6 +180,14 @@ class MergeModels(WritesWeights):
 def _check_ending(name: str) -> Iterator[Remarked]:
     if not is_file_name(name):
         yield ("output_path",), "has to end with .safetensors"
+
+
+def _check_arch(arch: str | None) -> Iterator[Remarked]:
+    if arch is not None:
+        try:
+            load_plugin("models", arch)
+        except ValueError as error:
+            yield ("arch",), str(error)
 
 
 def _check_kind(source: str, target: str, key: str) -> Iterator[Remarked]:

@@ -6,17 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from extensions_built_in.weights.report import begin, finish, show_energy
 from toolkit.atomic import write_text
+from toolkit.config.errors import naming
 from toolkit.context import DTYPES, make_context
 from toolkit.networks.attached import network_file
 from toolkit.networks.keys.family import find_names
 from toolkit.networks.keys.guess import key_format, stems_of
-from toolkit.networks.keys.summary import read_header
+from toolkit.networks.keys.summary import read_file_header
 from toolkit.reporting.failures import explained
 from toolkit.reporting.progress import bar
 from toolkit.weights.base import open_base
@@ -46,8 +47,13 @@ class MergeLorasProcess:
         begin(config)
         paths = [network_file(one.path) for one in config.loras]
         weights = [one.weight for one in config.loras]
-        names = find_names(paths[0], config.arch)
-        files = [read_network(path, names) for path in paths]
+        with naming("loras.0.path"):
+            stored, _ = read_file_header(paths[0])
+            names = find_names(paths[0], config.arch)
+        files = []
+        for number, path in enumerate(paths):
+            with naming(f"loras.{number}.path"):
+                files.append(read_network(path, names))
         for file in files:
             if file.left:
                 count, first = len(file.left), file.left[0]
@@ -65,20 +71,17 @@ class MergeLorasProcess:
                 device=make_context(config.device, "fp32", 0).device,
                 advance=advance,
             )
-            format = config.key_format or _format_of(paths[0])
+            format = config.key_format or _format_of(stored)
             header = {
                 **folded(agreed([file.header for file in files]), ranks_of(done.layers)),
                 **merged_from(list(zip(paths, weights, strict=True))),
                 "network_type": Counter(map(kind_of, done.layers.values())).most_common(1)[0][0],
                 "key_format": format,
             }
-            dtype = DTYPES[config.save_dtype] if config.save_dtype else _dtype_of(paths[0])
+            dtype = config.stored_as or _dtype_of(stored)
             save_network(config.target, encode(done.layers, names, format), header, dtype)
         describe(done, config.report)
         finish(config.target, f"{len(done.layers)} layers of {len(files)} files")
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held."""
 
 
 class MergeLoraIntoModelProcess:
@@ -91,9 +94,11 @@ class MergeLoraIntoModelProcess:
         """Plan by the headers, then write tensor by tensor."""
         config = self.config
         begin(config)
-        base = open_base(config.base, config.revision)
+        with naming("base"):
+            base = open_base(config.base, config.revision)
         added = [Added(network_file(one.path), one.weight, one.part) for one in config.loras]
-        names = find_names(added[0].path, config.arch)
+        with naming("loras.0.path"):
+            names = find_names(added[0].path, config.arch, model=config.base, revision=config.revision)
         updates, notes = plan_updates(base, added, names)
         print(*notes, sep="\n", flush=True)
         stored = {id(update.stored): update.stored for update in updates}
@@ -103,14 +108,11 @@ class MergeLoraIntoModelProcess:
                 updates,
                 config.target,
                 added=added,
-                dtype=DTYPES[config.save_dtype] if config.save_dtype else None,
+                dtype=config.stored_as,
                 whole=config.whole,
                 advance=advance,
             )
         finish(config.target, f"{base.name} with {len(added)} LoRA{'s' * (len(added) > 1)}")
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held."""
 
 
 class MergeModelsProcess:
@@ -123,7 +125,8 @@ class MergeModelsProcess:
         """Compare the headers, then write tensor by tensor."""
         config = self.config
         begin(config)
-        bases = [open_base(one.path) for one in config.models]
+        with naming("models"):
+            bases = [open_base(one.path) for one in config.models]
         mixtures = plan_mixtures(bases, config.parts, config.allow_missing)
         for mixture in mixtures:
             print(*(f"note: {note}" for note in mixture.notes), sep="\n", end="\n" if mixture.notes else "", flush=True)
@@ -140,14 +143,11 @@ class MergeModelsProcess:
                 rule,
                 config.target,
                 sources=sources,
-                dtype=DTYPES[config.save_dtype] if config.save_dtype else None,
+                dtype=config.stored_as,
                 whole=config.whole,
                 advance=advance,
             )
         finish(config.target, f"{config.method} of {len(bases)} models")
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held."""
 
 
 def describe(done: Combined, report: str | None) -> None:
@@ -174,16 +174,12 @@ def bases_differ(headers: list[Mapping[str, str]]) -> list[str]:
     return [f"the files were trained on different base models: {', '.join(told)}"] if len(told) > 1 else []
 
 
-def _format_of(path: Path) -> str:
-    with path.open("rb") as file:
-        tensors, _, _ = read_header(file, path)
+def _format_of(tensors: Mapping[str, Any]) -> str:
     found = key_format(stems_of(tensors))
     return FORMAT_OF.get(found, found)
 
 
-def _dtype_of(path: Path) -> torch.dtype:
+def _dtype_of(tensors: Mapping[str, Any]) -> torch.dtype:
     """The type that most tensors of a file have."""
-    with path.open("rb") as file:
-        tensors, _, _ = read_header(file, path)
     names = Counter(entry["dtype"] for entry in tensors.values() if entry["shape"])
     return STORED_TYPES.get(names.most_common(1)[0][0], DTYPES["fp32"])

@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from extensions_built_in.weights.report import begin, finish, show_energy
 from toolkit.atomic import atomic_path, write_text
-from toolkit.context import DTYPES, make_context
+from toolkit.config.errors import naming
+from toolkit.context import make_context
 from toolkit.models.hub import is_single_file
 from toolkit.networks.attached import network_file
 from toolkit.networks.keys.file import add_alphas
@@ -56,18 +56,16 @@ class RescaleLoraProcess:
         """Read, multiply, write."""
         config = self.config
         begin(config)
-        tensors, header = read_whole(network_file(config.input_path))
+        with naming("input_path"):
+            tensors, header = read_whole(network_file(config.input_path))
         if not layers_of(tensors):
             raise ValueError(f"input_path: {config.input_path} holds no layer of a network")
         changed = rescale(tensors, config.factor, config.scale_target)
         if config.replace_meta:
             header = self._replaced(header)
         with explained({}):
-            save_network(config.target, changed, header, DTYPES[config.save_dtype] if config.save_dtype else None)
+            save_network(config.target, changed, header, config.stored_as)
         finish(config.target, f"its update times {config.factor:g}")
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held."""
 
     def _replaced(self, header: Mapping[str, str]) -> dict[str, str]:
         """The header that `meta` of the config makes; what the tensors need and what is known of the base stays."""
@@ -89,15 +87,15 @@ class ResizeLoraProcess:
         """Read, cut layer by layer, write."""
         config = self.config
         begin(config)
-        stored, header = read_whole(network_file(config.input_path))
+        with naming("input_path"):
+            stored, header = read_whole(network_file(config.input_path))
         tensors = add_alphas(stored, header)
         device = make_context(config.device, "fp32", 0).device
         with explained({}), bar("cutting layers", len(layers_of(tensors))) as advance:
             changed, cuts = resize(tensors, config.rank, config.energy, device, advance)
             # alphas that stood in the header are multiplied in, and need no tensors
             changed = {key: tensor for key, tensor in changed.items() if key in stored or key not in tensors}
-            dtype = DTYPES[config.save_dtype] if config.save_dtype else None
-            like = {key: tensor.to(dtype or stored[key].dtype) for key, tensor in changed.items()}
+            like = {key: tensor.to(config.stored_as or stored[key].dtype) for key, tensor in changed.items()}
             save_network(config.target, like, folded(header, [cut.after for cut in cuts]), None)
         show_energy({cut.layer: cut.kept for cut in cuts})
         if config.report:
@@ -105,9 +103,6 @@ class ResizeLoraProcess:
             write_text(Path(config.report).expanduser(), json.dumps(rows, indent=2) + "\n")
         ranks, before = sorted({cut.after for cut in cuts}), sorted({cut.before for cut in cuts})
         finish(config.target, f"{len(cuts)} layers of rank {_span(before)} cut to {_span(ranks)}")
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held."""
 
 
 class ChangeDtypeProcess:
@@ -120,19 +115,15 @@ class ChangeDtypeProcess:
         """A network whole, for its hashes; a checkpoint tensor by tensor; a folder part by part."""
         config = self.config
         begin(config)
-        assert config.save_dtype is not None
-        dtype = DTYPES[config.save_dtype]
         with explained({}):
-            if not is_single_file(config.input_path):
-                self._change_folder()
+            if is_single_file(config.input_path):
+                self._change_file(StoredTensors([network_file(config.input_path)]))
             else:
-                self._change_file(StoredTensors([network_file(config.input_path)]), dtype)
+                self._change_folder()
         finish(config.target, f"numbers in {config.save_dtype}")
 
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held."""
-
-    def _change_file(self, stored: StoredTensors, dtype: torch.dtype) -> None:
+    def _change_file(self, stored: StoredTensors) -> None:
+        dtype = self.config.stored_as
         if has_layers(stored):
             save_network(self.config.target, *read_whole(stored.files[0]), dtype)
         else:
@@ -141,7 +132,6 @@ class ChangeDtypeProcess:
 
     def _change_folder(self) -> None:
         config = self.config
-        assert config.save_dtype is not None
         base = open_base(config.input_path)
         mixtures = plan_mixtures([base], base.weighty if base.index else [], False)
         with bar("writing tensors", sum(len(one.models[0].kinds) for one in mixtures)) as advance:
@@ -151,7 +141,7 @@ class ChangeDtypeProcess:
                 weighted_mean([1.0]),
                 config.target,
                 sources=[],
-                dtype=DTYPES[config.save_dtype],
+                dtype=config.stored_as,
                 advance=advance,
             )
 
@@ -166,7 +156,8 @@ class EditMetadataProcess:
         """Change the entries; a network gets its hashes anew."""
         config = self.config
         begin(config)
-        stored = StoredTensors([network_file(config.input_path)])
+        with naming("input_path"):
+            stored = StoredTensors([network_file(config.input_path)])
         before = stored.header
         patterns = (*config.remove, *(["*"] if config.strip else []))
         header = {key: value for key, value in before.items() if not any(fnmatchcase(key, name) for name in patterns)}
@@ -180,9 +171,6 @@ class EditMetadataProcess:
             else:
                 copy_file(stored, config.target, stored.kinds, header)
         finish(config.target, f"{len(header)} entries in its header, {len(before)} before")
-
-    def on_error(self, error: BaseException) -> None:
-        """Nothing is held."""
 
 
 def has_layers(stored: StoredTensors) -> bool:

@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
@@ -14,10 +14,11 @@ from toolkit.config.plugins import ProcessPlugin, Remarked
 from toolkit.config.preflight import HUB_ADDRESS, HUB_NAME
 from toolkit.config.section import Section, idle, works
 from toolkit.config.sections.values import Device, Dtype
+from toolkit.models.hub import EMBEDDED
+from toolkit.networks.keys.summary import read_file_header
 
-EMBEDDED = "builtin:"
-BAR_BYTES = 1 << 30
-"""From this size on, reading and writing is long enough for a bar."""
+if TYPE_CHECKING:
+    import torch
 
 
 class WeightedFile(Section):
@@ -27,12 +28,12 @@ class WeightedFile(Section):
     weight: float = works(1.0, "How much of it goes in.")
 
 
-def _as_group(value: Any) -> Any:
+def as_group(value: Any) -> Any:
     """A path alone stands for the group of keys with this path."""
     return {"path": value} if isinstance(value, str) else value
 
 
-OneWeighted = Annotated[WeightedFile, BeforeValidator(_as_group)]
+OneWeighted = Annotated[WeightedFile, BeforeValidator(as_group)]
 
 
 class WritesWeights(ProcessPlugin):
@@ -49,14 +50,21 @@ class WritesWeights(ProcessPlugin):
         """The output on this disk."""
         return Path(self.output_path).expanduser()
 
+    @property
+    def stored_as(self) -> torch.dtype | None:
+        """Type of the numbers in the output; None: as they are in the input."""
+        from toolkit.context import DTYPES
+
+        return DTYPES[self.save_dtype] if self.save_dtype else None
+
     @abstractmethod
     def inputs(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """(key path, name) of everything that is read."""
 
     def preflight(self) -> Iterator[Remarked]:
-        """Inputs that are missing, and an output that is there."""
+        """Inputs that are missing or damaged, and an output that is there."""
         for path, name in self.inputs():
-            if text := missing(name):
+            if text := missing(name) or damaged(name):
                 yield path, text
         if self.target.exists() and not self.may_replace():
             yield ("output_path",), f"{self.target} exists and is not replaced; set `overwrite: true`, or name another"
@@ -76,6 +84,17 @@ def missing(name: str) -> str:
         return ""
     where = "" if is_path else ", and it is no name of the Hugging Face Hub (owner/model)"
     return f"there is no file or folder {name}{where}"
+
+
+def damaged(name: str) -> str:
+    """What is wrong with the header of a .safetensors file; empty if nothing is, or if there is no such file."""
+    path = Path(name).expanduser()
+    if is_file_name(name) and path.is_file():
+        try:
+            read_file_header(path)
+        except (OSError, ValueError) as error:
+            return str(error)
+    return ""
 
 
 def is_file_name(name: str) -> bool:

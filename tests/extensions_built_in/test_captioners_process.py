@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed_run import kill_when, kills
 from PIL import Image
 
 from jobs import Stopped, get_job
 from jobs.job import Job
+from toolkit.cli.app import run_command_line
 from toolkit.config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -345,20 +345,17 @@ def test_stopped_recaption_goes_on_where_it_was(job_of: Callable[..., Job], pict
     assert captions(pictures)["a.txt"] == "20x10 x\n"
 
 
+@kills
 @pytest.mark.parametrize("to_lines", [False, True])
-def test_kill_and_resume(to_lines: bool, extensions: Path, tmp_path: Path) -> None:
-    """kill -9 between two batches, in a real process: nothing torn, nothing lost, the rest follows."""
+def test_kill_and_resume(to_lines: bool, extensions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """kill -9 between two batches: nothing torn, nothing lost, the rest follows."""
     folder = tmp_path / "many"
     folder.mkdir()
     for index in range(12):
         Image.new("RGB", (20 + index, 10)).save(folder / f"{index:02d}.png")
     lines = folder / "metadata.jsonl"
     options = ["--jsonl", str(lines)] if to_lines else []
-    command = [sys.executable, "run.py", "--captioner", "speaker", "--output", str(tmp_path / "output"), *options]
-    command = [sys.executable, "-c", "import run, sys; from toolkit.cli.app import run_command_line as go;"
-               "run.hide_own_datasets(); sys.exit(go(sys.argv[1:]))", "caption", str(folder), *command[2:]]  # fmt: skip
-    environment = {**os.environ, "AITK_EXTENSIONS": str(extensions)}
-    slow = subprocess.Popen([*command, "--set", "caption.pause=0.4"], cwd=ROOT, env=environment)
+    command = ["caption", str(folder), "--captioner", "speaker", "--output", str(tmp_path / "output"), *options]
 
     def num_written() -> int:
         if to_lines:
@@ -366,16 +363,12 @@ def test_kill_and_resume(to_lines: bool, extensions: Path, tmp_path: Path) -> No
         # a kill may leave one that was being written, whose name starts with a dot
         return len(list(folder.glob("[!.]*.txt")))
 
-    limit = time.monotonic() + 300
-    while num_written() < 2 and time.monotonic() < limit:
-        time.sleep(0.02)
-    slow.send_signal(signal.SIGKILL)
-    assert slow.wait() == -signal.SIGKILL
+    kill_when(lambda: num_written() >= 2, run_command_line, [*command, "--set", "caption.pause=0.2"])
     before = num_written()
     assert 2 <= before < 12
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"{before} left alone (has a caption), {12 - before} to caption" in done.stdout
+    capsys.readouterr()
+    assert run_command_line(command) == 0
+    assert f"{before} left alone (has a caption), {12 - before} to caption" in capsys.readouterr().out
     found = {}
     if to_lines:
         found = {entry["file_name"]: entry["caption"] for entry in map(json.loads, lines.read_text().splitlines())}

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from killed_run import killed, kills
 from PIL import Image
 
 from jobs import Stopped, get_job, run_job
 from toolkit.sampling.picture_files import read_metadata
 
 Make = Callable[..., dict[str, Any]]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -136,24 +132,10 @@ def test_a_stop_ends_between_batches_and_the_rest_follows(making: Make, tmp_path
     assert len(pictures(tmp_path / "class")) == 5
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+@kills
 def test_a_killed_run_leaves_whole_pictures_and_the_next_one_makes_the_rest(making: Make, tmp_path: Path) -> None:
-    config = tmp_path / "job.json"
-    config.write_text(json.dumps(making(num_images=400, batch_size=1)), encoding="utf-8")
     folder = tmp_path / "class"
-    child = subprocess.Popen([sys.executable, "run.py", str(config)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 240
-        while len(pictures(folder) if folder.is_dir() else {}) < 3:
-            assert child.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
-    finally:
-        child.kill()
-        child.wait()
-    made = len(pictures(folder))
-    assert 3 <= made < 400
-    for path in folder.glob("class_*.png"):
-        Image.open(path).load()
+    made = len(killed(making(num_images=400, batch_size=1), folder, most=400))
     process = get_job(making(num_images=made + 2, batch_size=1)).processes[0].build(None)
     assert process.missing() == [made, made + 1]
     process.run()

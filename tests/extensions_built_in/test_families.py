@@ -7,6 +7,7 @@ scripts/family_table.py.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,9 @@ from family_contract import (
     check_rows,
     check_shapes,
 )
-from family_subject import Case, Subject
+from family_subject import Case, Subject, loaded
 
+from toolkit.models.family import Family
 from toolkit.training.path import Path as NoisePath
 
 CASES: dict[str, Case] = {
@@ -43,24 +45,31 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Subject(CASES[request.param], tmp_path_factory.mktemp("families") / request.param)
 
 
+@pytest.fixture(scope="module")
+def family(subject: Subject) -> Iterator[Family]:
+    """One with all parts in memory, for checks that only ask it. Do not change it."""
+    with loaded(subject.build()) as family:
+        yield family
+
+
 def test_shapes(subject: Subject):
     check_shapes(subject, subject.build())
 
 
-def test_encoders_equal_the_pipeline(subject: Subject):
-    check_encoders(subject, subject.build())
+def test_encoders_equal_the_pipeline(subject: Subject, family: Family):
+    check_encoders(subject, family)
 
 
-def test_sampling_equals_the_pipeline(subject: Subject):
-    check_parity(subject, subject.build())
+def test_sampling_equals_the_pipeline(subject: Subject, family: Family):
+    check_parity(subject, family)
 
 
-def test_prompt_time_and_guidance_matter(subject: Subject):
-    check_inputs_matter(subject, subject.build())
+def test_prompt_time_and_guidance_matter(subject: Subject, family: Family):
+    check_inputs_matter(subject, family)
 
 
-def test_a_stored_batch_equals_one_by_one(subject: Subject, tmp_path: Path):
-    check_rows(subject, subject.build(), tmp_path)
+def test_a_stored_batch_equals_one_by_one(subject: Subject, family: Family, tmp_path: Path):
+    check_rows(subject, family, tmp_path)
 
 
 def test_a_fresh_lora_is_the_identity_and_learns_everywhere(subject: Subject):
@@ -79,22 +88,21 @@ def test_offloading_changes_no_gradient(subject: Subject):
     check_offloading(subject, subject.build(), subject.build(layer_offloading=True))
 
 
-def test_bf16_stays_near_fp32(subject: Subject):
-    check_bf16(subject, subject.build(), subject.build(torch.bfloat16))
+def test_bf16_stays_near_fp32(subject: Subject, family: Family):
+    check_bf16(subject, family, subject.build(torch.bfloat16))
 
 
-def test_8_bit_weights_stay_near_fp32_and_carry_a_lora(subject: Subject):
-    check_quantized(subject, subject.build(), subject.build(quantize=True, qtype="qint8"))
+def test_8_bit_weights_stay_near_fp32_and_carry_a_lora(subject: Subject, family: Family):
+    check_quantized(subject, family, subject.build(quantize=True, qtype="qint8"))
 
 
 def test_a_full_fine_tune_opens_in_diffusers(subject: Subject, tmp_path: Path):
     check_full_weights(subject, subject.build(), tmp_path)
 
 
-def test_schedule_time_target_and_sign_belong_together(subject: Subject):
-    family = subject.build()
+def test_schedule_time_target_and_sign_belong_together(subject: Subject, family: Family):
     check_oracle(subject, family, NoisePath.of(family.facts))
 
 
-def test_a_job_trains_samples_and_saves(subject: Subject, tmp_path: Path):
-    check_job(subject, subject.build(), tmp_path)
+def test_a_job_trains_samples_and_saves(subject: Subject, family: Family, tmp_path: Path):
+    check_job(subject, family, tmp_path)

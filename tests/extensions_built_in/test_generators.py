@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -16,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed_run import killed, kills
 from PIL import Image
 
 from jobs import Stopped, get_job, run_job
 from toolkit.sampling.picture_files import list_pictures, read_metadata
 
 Make = Callable[..., dict[str, Any]]
-ROOT = Path(__file__).resolve().parents[2]
 ENDINGS = {".png", ".jpg", ".webp"}
 
 
@@ -123,26 +119,10 @@ def test_drawn_seeds_hold_until_all_is_made(generating: Make, tmp_path: Path) ->
     assert len({read_metadata(path)["seed"] for path in made(tmp_path / "made")}) == 6
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+@kills
 def test_a_killed_run_leaves_whole_pictures_and_the_next_one_makes_the_rest(generating: Make, tmp_path: Path) -> None:
-    config = tmp_path / "job.json"
-    config.write_text(
-        json.dumps(generating({"num_repeats": 500, "batch_size": 1, "sample_steps": 1})), encoding="utf-8"
-    )
     folder = tmp_path / "made"
-    child = subprocess.Popen([sys.executable, "run.py", str(config)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 240
-        while len(made(folder)) < 3:
-            assert child.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
-    finally:
-        child.kill()
-        child.wait()
-    before = {path: path.read_bytes() for path in made(folder)}
-    assert 3 <= len(before) < 500
-    for path in before:
-        Image.open(path).load()
+    before = killed(generating({"num_repeats": 500, "batch_size": 1, "sample_steps": 1}), folder, most=500)
     run_job(generating({"num_repeats": len(before) + 2, "batch_size": 1, "sample_steps": 1}))
     assert len(made(folder)) == len(before) + 2
     assert all(path.read_bytes() == data for path, data in before.items())

@@ -17,6 +17,7 @@ class Step(ProcessPlugin):
 
     log: Any = None
     fails: bool = False
+    hears: bool = True
     first: Any = ()
 
     def preparations(self) -> Iterable[ProcessPlugin]:
@@ -26,7 +27,7 @@ class Step(ProcessPlugin):
         return [f"does {self.type}"]
 
     def build(self, job: Any) -> Any:
-        return Running(self)
+        return Hearing(self) if self.hears else Running(self)
 
 
 class Running:
@@ -38,6 +39,8 @@ class Running:
         if self.step.fails:
             raise ValueError(f"{self.step.type} failed")
 
+
+class Hearing(Running):
     def on_error(self, error: BaseException) -> None:
         self.step.log.append(f"{self.step.type} heard")
 
@@ -58,6 +61,16 @@ def test_a_failed_preparation_ends_the_job_and_all_hear_of_it() -> None:
     with pytest.raises(ValueError, match="a failed"):
         job(Step(type="c", log=log, first=[Step(type="a", log=log, fails=True)])).run()
     assert log == ["a", "a heard", "c heard"]
+
+
+def test_one_without_on_error_fails_with_its_own_error_and_the_others_hear_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log: list[str] = []
+    with pytest.raises(ValueError, match="a failed"):
+        job(Step(type="a", log=log, fails=True, hears=False), Step(type="c", log=log)).run()
+    assert log == ["a", "c heard"]
+    assert capsys.readouterr().err == ""
 
 
 def test_the_plan_names_them() -> None:

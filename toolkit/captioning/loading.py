@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from toolkit.config.plugins import CaptionerPlugin
+from toolkit.captioning.writing import Writing, settle_generation
+from toolkit.config.plugins import CaptionerPlugin, WritingCaptioner
 from toolkit.context import Context
 from toolkit.models.hub import Root
 from toolkit.models.quantize import Quantization, quantize
@@ -44,6 +45,25 @@ def load_model(cls: Any, section: CaptionerPlugin, context: Context, **options: 
     model = _loaded(lambda: cls.from_pretrained(Root(name).location, dtype=context.dtype, **options), name)
     model = model.eval().requires_grad_(False)
     return move(_quantized(model, section), context.device)
+
+
+def load_writer(
+    name: str,
+    kinds: Collection[str],
+    section: WritingCaptioner,
+    context: Context,
+    parts: Sequence[str] = ("AutoImageProcessor", "AutoTokenizer"),
+) -> tuple[Any, ...]:
+    """(model, each of `parts`, how it writes); `name` and `parts` are classes of transformers.
+
+    Raises ValueError if the checkpoint is not of one of the `kinds`.
+    """
+    import transformers
+
+    read_config(section, kinds)
+    loaded = [load_part(getattr(transformers, part), section) for part in parts]
+    model = load_model(getattr(transformers, name), section, context)
+    return settle_generation(model), *loaded, Writing.of(section)
 
 
 def _quantized(model: nn.Module, section: CaptionerPlugin) -> nn.Module:

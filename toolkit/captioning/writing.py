@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -28,15 +28,7 @@ class Writing:
     @classmethod
     def of(cls, section: WritingCaptioner) -> Writing:
         """As a config says."""
-        return cls(
-            section.max_new_tokens,
-            section.min_new_tokens,
-            section.num_beams,
-            section.repetition_penalty,
-            section.temperature,
-            section.top_p,
-            section.seed,
-        )
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
     def write(self, model: Any, inputs: dict[str, Any], subjects: Sequence[Subject], min_words: int = 1) -> Tensor:
         """Token ids [B, L] of `model.generate`; whatever a checkpoint brings for sampling is set aside."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol, runtime_ch
 
 import typer
 
+from toolkit.cli.options import AllowUnknown, AsJson, Configs, Name, Overrides
 from toolkit.data.cache.folder import find_caches
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def about() -> None:
 @cache.command(short_help="Show what is cached.")
 def ls(
     folder: Folder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is cached: how many rows, how large, made by which model, and when it was last of use."""
     from toolkit.data.cache.contents import list_entries
@@ -137,12 +138,10 @@ def prune(
 
 @cache.command(short_help="Fill the caches of a job, and stop.")
 def build(
-    configs: Annotated[list[str], typer.Argument(help="Job files, as for `aitk run`.", show_default=False)],
-    name: Annotated[str | None, typer.Option("--name", "-n", help="What [name] in the config stands for.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: train.steps=50.")
-    ] = None,
-    allow_unknown: Annotated[bool, typer.Option("--allow-unknown", help="Only warn about unknown keys.")] = False,
+    configs: Configs,
+    name: Name = None,
+    overrides: Overrides = None,
+    allow_unknown: AllowUnknown = False,
 ) -> None:
     """Do what a run does before it loads the model that it trains: read the data, encode pictures and captions, stop.
 

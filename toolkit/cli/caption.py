@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.cli.one_process import run_process
+from toolkit.cli.options import DryRun
 
 
 def caption(
@@ -33,7 +34,7 @@ def caption(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other key: caption.general_threshold=0.5."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Captions that are there stay, unless --recaption is given. ctrl+c finishes the batch; the same command goes on.
 

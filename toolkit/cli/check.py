@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 
+from toolkit.cli.options import AllowUnknown, Configs, Name, Overrides
 from toolkit.config import ConfigError, JobConfig, load, validate
 from toolkit.config.preflight import preflight
 from toolkit.config.sweep import SweepConfig, is_sweep, validate_sweep
-from toolkit.launch.sweep import label
 
 BAD_CONFIG = 2
 
 
 def check(
-    configs: Annotated[list[str], typer.Argument(help="Files; `foo` also finds config/foo.yaml.", show_default=False)],
-    name: Annotated[str | None, typer.Option("--name", "-n", help="What [name] in the config stands for.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: train.steps=50.")
-    ] = None,
-    allow_unknown: Annotated[bool, typer.Option("--allow-unknown", help="Only warn about unknown keys.")] = False,
+    configs: Configs,
+    name: Name = None,
+    overrides: Overrides = None,
+    allow_unknown: AllowUnknown = False,
 ) -> None:
     """Checks keys, values, folders and disk space. Prints all problems, one line each; exit code 2 if there are any."""
     failed = False
@@ -50,6 +47,8 @@ def check_config(config: str, name: str | None, overrides: Sequence[str], allow_
 
 def describe_sweep(sweep: SweepConfig) -> list[str]:
     """A few lines about a sweep that can run."""
+    from toolkit.launch.sweep import label
+
     _, *lines = describe(sweep.configs[0])
     source = sweep.document.source
     head = f"{source}: ok: sweep '{sweep.name}' of {len(sweep.points)} runs in {sweep.folder}; the first of them:"

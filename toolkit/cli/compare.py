@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.atomic import atomic_path
+from toolkit.cli.options import AsJson
 from toolkit.cli.table import format_table
 from toolkit.config.names import suggestion
 from toolkit.launch.queue import Queue
@@ -31,7 +32,7 @@ def compare(
     runs: Annotated[list[str], typer.Argument(help="Folders of runs, or that of a sweep.", show_default=False)],
     sort: Annotated[str | None, typer.Option("--sort", help="Column to sort by; the least first.")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="The greatest first.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Write a PNG: a row per prompt, a column per run.")
@@ -73,8 +74,10 @@ def find(name: str) -> list[Path]:
             return [sweep.run_folder(index) for index in sweep.values() if is_run_folder(sweep.run_folder(index))]
         if is_run_folder(folder):
             return [folder]
-    known = [path.name for path in sorted(OUTPUT.iterdir())] if OUTPUT.is_dir() else []
-    raise ValueError(f"{name} is no folder of a run or a sweep{suggestion(Path(name).name, known)}")
+    below = sorted(OUTPUT.iterdir()) if OUTPUT.is_dir() else []
+    known = [path.name for path in below if is_sweep_folder(path) or is_run_folder(path)]
+    hint = suggestion(Path(name).name, known) or (f" (known: {', '.join(known)})" if known else "")
+    raise ValueError(f"{name} is no folder of a run or a sweep with a config, neither here nor below {OUTPUT}{hint}")
 
 
 def state_of(folder: Path, queue: Queue) -> str:

@@ -9,11 +9,12 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from packaging.requirements import Requirement
 
+from toolkit.cli.options import AsJson
 from toolkit.cli.project import read_project
 from toolkit.registry import KINDS, ROOT, Registry, get_registry
 
@@ -25,7 +26,7 @@ OPTIONAL = {
 GIB = 2**30
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Ends with exit code 1 if a required package is missing or unfit, or an extension does not load."""
     report = examine(get_registry())
     print(json.dumps(report, indent=2) if as_json else format_report(report))

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.cli.one_process import run_process
+from toolkit.cli.options import DryRun
 from toolkit.cli.run import BAD_CONFIG
-from toolkit.config.plugins import ModelPlugin
-from toolkit.registry import get_registry
 
 OPTIONS = {
     "model.arch": "--arch",
@@ -93,7 +92,7 @@ def generate(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key: generate.prompt_file=true.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Pictures that are there stay. ctrl+c finishes the batch; the same command makes the rest.
 
@@ -175,17 +174,11 @@ def _quantized(qtype: str | None) -> dict[str, Any]:
 def _recognized(model: str) -> str:
     """The family that a checkpoint says it is of."""
     from toolkit.models.recognize import Unrecognized, recognize
+    from toolkit.networks.keys.family import load_families
 
-    registry = get_registry()
-    plugins: dict[str, type[ModelPlugin]] = {}
-    for name in registry.entries("models"):
-        try:
-            plugins[name] = registry.load("models", name)
-        except ValueError:
-            # a family that does not load is named by `aitk ls`
-            continue
     try:
-        return recognize(model, plugins)
+        # a family that does not load is named by `aitk ls`
+        return recognize(model, load_families()[0])
     except Unrecognized as error:
         raise ValueError(f"MODEL: {error}; name its family with --arch (`aitk ls archs` lists them)") from error
     except ValueError as error:

@@ -10,12 +10,12 @@ import typer
 
 from toolkit.cli.lora_inspect import ARCH_HELP
 from toolkit.cli.one_process import run_process
+from toolkit.cli.options import DryRun
 
 Source = Annotated[str, typer.Argument(help="A .safetensors file.", show_default=False)]
 Out = Annotated[str, typer.Option("--out", "-o", help="The file that is written.", show_default=False)]
 Kind = Annotated[str | None, typer.Option("--dtype", help="fp16, bf16 or fp32; default: as in the file.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
 Device = Annotated[str, typer.Option(help="Where singular values are computed: auto, cpu, mps, cuda or cuda:N.")]
 OPTIONS = {
     r"loras\.\d+\.path": "FILE",

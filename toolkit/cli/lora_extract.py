@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.cli.one_process import run_process
+from toolkit.cli.options import DryRun
 from toolkit.cli.run import BAD_CONFIG
 
 DEFAULT_RANK = 16
@@ -51,7 +52,7 @@ def extract(
     dtype: Annotated[str, typer.Option(help="Precision of the file: fp16, bf16 or fp32.")] = "fp16",
     as_json: Annotated[bool, typer.Option("--json", help="Write what was kept of each layer to FILE.json.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Write the difference of two checkpoints as a LoRA.
 

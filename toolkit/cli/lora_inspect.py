@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from toolkit.cli.options import AsJson
 from toolkit.config.key_names import FORMATS
 from toolkit.networks.keys.family import find_names, list_candidates
 from toolkit.networks.keys.summary import summarize
@@ -22,7 +23,7 @@ SHOWN = 20
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .safetensors file.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the network, rank, alpha, base model, family, key format and header of a file. Reads no weights."""
     try:
@@ -73,7 +74,7 @@ def verify(
         str | None, typer.Option("--part", help="The denoiser that it is for, where the model has two: transformer_2.")
     ] = None,
     arch: Annotated[str | None, typer.Option("--arch", help=ARCH_HELP)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read whole files: NaN, tensors that do not pair up, zero layers, alphas, hashes, and whether they fit a model.
 
@@ -93,7 +94,7 @@ def verify(
         found = examine(file)
         if found.layers:
             try:
-                names = find_names(file, arch, "--arch")
+                names = find_names(file, arch, "--arch", model)
                 found.problems += compare(file, base, names, part) if base is not None else []
             except (OSError, ValueError) as error:
                 (found.notes if base is None else found.problems).append(str(error))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.kinds import KINDS as JOB_KINDS
+from toolkit.cli.options import AsJson
 from toolkit.registry import KINDS, Registry, get_registry, nearest_names
 
 TITLES = {
@@ -23,7 +24,7 @@ TITLES = {
 
 def ls(
     kind: Annotated[str | None, typer.Argument(help="One of: " + ", ".join(TITLES), show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Nothing is imported; `aitk doctor` tries whether the extensions load."""
     kind = "models" if kind == "archs" else kind

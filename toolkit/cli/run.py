@@ -17,18 +17,17 @@ from jobs import Job, Stopped, Sweep, get_jobs
 from toolkit.cli.launching import (
     Ended,
     Todo,
-    begin,
     chain,
-    choices,
-    end,
     is_handed_over,
+    launch_keys,
     launched,
-    leaving_when_told,
-    send_to_background,
+    subject_of,
     worker_command,
 )
 from toolkit.cli.log_file import LogFile
+from toolkit.cli.options import AllowUnknown, Configs, DryRun, Name, Overrides
 from toolkit.cli.sweeping import check_sweep, swept
+from toolkit.cli.unattended import leaving_when_told, note_begin, note_end, send_to_background
 from toolkit.config import ConfigError
 from toolkit.config.errors import Problem
 from toolkit.config.preflight import preflight
@@ -43,15 +42,13 @@ NAMED_KEY = re.compile(r"([a-z]\w*(?:\.\w+)*): (.+)", re.DOTALL)
 
 
 def run(
-    configs: Annotated[list[str], typer.Argument(help="Files; `foo` also finds config/foo.yaml.", show_default=False)],
+    configs: Configs,
     recover: Annotated[bool, typer.Option("--recover", "-r", help="Go on with the next job after a failure.")] = False,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="What [name] in the config stands for.")] = None,
+    name: Name = None,
     log: Annotated[Path | None, typer.Option("--log", "-l", help="Write what the console shows into a file.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: train.steps=50.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
-    allow_unknown: Annotated[bool, typer.Option("--allow-unknown", help="Only warn about unknown keys.")] = False,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    allow_unknown: AllowUnknown = False,
     gpus: Annotated[
         int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine together.")
     ] = None,
@@ -69,25 +66,24 @@ def run(
         if not is_first:
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
         stack.enter_context(leaving_when_told(os.environ))
-        overrides = [*choices(slurm, gpus), *(overrides or [])]
+        overrides = [*(overrides or []), *launch_keys(slurm, gpus)]
         jobs = read_jobs(configs, name, overrides, allow_unknown)
         if jobs is None:
             raise typer.Exit(BAD_CONFIG)
-        chosen = {"type": "slurm"} if slurm else {"type": "local", "gpus": gpus} if gpus else None
-        log_file = stack.enter_context(LogFile(log)) if log and is_here(jobs, chosen) and is_first else None
-        orders = [
-            Order(worker_command(config, name, overrides, allow_unknown, log), test_only, wait) for config in configs
-        ]
+        is_here = is_launched(os.environ) or all(job.launcher is None for job in jobs)
+        log_file = stack.enter_context(LogFile(log)) if log and is_here and is_first else None
+        commands = [worker_command(config, name, overrides, allow_unknown, log) for config in configs]
+        orders = [Order(command, test_only, wait) for command in commands]
         todo = [
-            swept(job, chosen, order, lambda each: run_jobs([each], recover=False, log_file=log_file))
+            swept(job, order, lambda each: run_jobs([each], recover=False, log_file=log_file))
             if isinstance(job, Sweep)
-            else launched(job, chosen, order)
+            else launched(job, order)
             for job, order in zip(jobs, orders, strict=True)
         ]
         chain(todo)
-        is_elsewhere = slurm or any(job.launcher is not None and job.launcher.type == "slurm" for job in jobs)
-        if background and is_elsewhere and not gpus:
-            print("--background is for this machine; a cluster runs jobs without a terminal anyway", file=sys.stderr)
+        given = {"--gpus": gpus, "--background": background, "--test-only": test_only, "--wait": wait}
+        if problem := misfit([option for option, value in given.items() if value], slurm, todo):
+            print(problem, file=sys.stderr)
             raise typer.Exit(BAD_CONFIG)
         if dry_run:
             plans = zip(todo, jobs, strict=True)
@@ -99,9 +95,8 @@ def run(
             print("\n".join(problems), file=sys.stderr)
             raise typer.Exit(BAD_CONFIG)
         if background:
-            options = [*(["--recover"] if recover else []), *(["--gpus", str(gpus)] if gpus else [])]
-            command = worker_command(configs[0], name, overrides, allow_unknown, log)
-            raise typer.Exit(send_to_background(todo, [*command, *configs[1:], *options]))
+            options = ["--recover"] if recover else []
+            raise typer.Exit(send_to_background(todo, [*commands[0], *configs[1:], *options]))
         own = configs[0] if is_launched(os.environ) else ""
         record_own(own, os.environ, RUNNING)
         note_start(os.environ)
@@ -110,9 +105,19 @@ def run(
         raise typer.Exit(code)
 
 
-def is_here(jobs: Sequence[Job | Sweep], chosen: object) -> bool:
-    """Whether this process does the jobs itself."""
-    return is_launched(os.environ) or (chosen is None and all(job.launcher is None for job in jobs))
+def misfit(options: Sequence[str], slurm: bool, todo: Sequence[Todo]) -> str:
+    """Which of the options that were given does not fit what is to be done, and why; "" if all do."""
+    if slurm and "--gpus" in options:
+        return "--gpus is for this machine; with --slurm, say --set launch.gpus_per_node=N"
+    num_handed_over = sum(map(is_handed_over, todo))
+    if num_handed_over and "--background" in options:
+        return "--background is for this machine; a cluster runs jobs without a terminal anyway"
+    for option in ("--test-only", "--wait"):
+        if option in options and num_handed_over < len(todo):
+            return f"{option} is for jobs on a cluster; add --slurm, or leave it out"
+    if {"--test-only", "--wait"} <= {*options}:
+        return "--test-only submits nothing that --wait could wait for; leave one of them out"
+    return ""
 
 
 def read_jobs(
@@ -149,28 +154,29 @@ def cards(job: Job | Sweep) -> list[str]:
     return [line for text in texts for line in ("model card (README.md), as far as it is known:", "", text)]
 
 
-def run_jobs(jobs: Sequence[Todo], recover: bool, log_file: LogFile | None) -> int:
+def run_jobs(todo: Sequence[Todo], recover: bool, log_file: LogFile | None) -> int:
     """Run in order, report each failure in one sentence; the exit code."""
     num_completed = num_failed = 0
     codes: set[int] = set()
-    for job in jobs:
-        begin(job)
+    for work in todo:
+        subject = subject_of(work)
+        note_begin(work)
         try:
-            job.run()
-            if not is_handed_over(job):
-                end(job, "done")
+            work.run()
+            if not is_handed_over(work):
+                note_end(work, "done")
             num_completed += 1
         except Stopped as stop:
-            end(job, "stopped", str(stop))
+            note_end(work, "stopped", str(stop))
             if own_rank(os.environ) == 0:
-                print(f"job '{job.name}' was stopped: {stop}", file=sys.stderr)
+                print(f"job '{subject.name}' was stopped: {stop}", file=sys.stderr)
             return after_stop(os.environ) if on_cluster(os.environ) else STOPPED
         except KeyboardInterrupt:
-            end(job, "stopped", "interrupted; what was saved before is complete")
-            print(f"job '{job.name}' was interrupted; what was saved before is complete", file=sys.stderr)
+            note_end(work, "stopped", "interrupted; what was saved before is complete")
+            print(f"job '{subject.name}' was interrupted; what was saved before is complete", file=sys.stderr)
             return after_stop(os.environ, together=False) if on_cluster(os.environ) else STOPPED
         except Ended as ended:
-            end(job, "stopped" if ended.code == STOPPED else "failed", str(ended))
+            note_end(work, "stopped" if ended.code == STOPPED else "failed", str(ended))
             if ended.code == STOPPED:
                 return STOPPED
             num_failed += 1
@@ -180,17 +186,19 @@ def run_jobs(jobs: Sequence[Todo], recover: bool, log_file: LogFile | None) -> i
         # The top of the program: whatever a process raises ends its job, and only its job.
         except Exception as error:
             num_failed += 1
-            end(job, "failed", describe(error))
-            codes.add(report_failure(job if isinstance(job, Job) else job.job, error, log_file))
+            note_end(work, "failed", describe(error))
+            codes.add(report_failure(subject if isinstance(subject, Job) else subject.jobs[0], error, log_file))
             if not recover:
                 break
-    if len(jobs) > 1:
-        _print_banner(num_completed, num_failed, len(jobs) - num_completed - num_failed)
+    if len(todo) > 1:
+        _print_banner(num_completed, num_failed, len(todo) - num_completed - num_failed)
     return min(codes, default=DONE)
 
 
 def describe(error: BaseException) -> str:
     """An error as one sentence: what to do about it if that is known; else its text, with its class if it needs one."""
+    if lost_peers(error, os.environ):
+        return "another process of this run has ended; the last lines that were printed say which"
     known = str(error) if isinstance(error, RunFailed) else explain(error, {})
     if known is not None:
         return known

@@ -12,7 +12,7 @@ from toolkit.atomic import write_text
 from toolkit.config import ConfigError, Document
 from toolkit.config.launch import LAUNCH, read_launcher
 from toolkit.config.reading.text import parse_value
-from toolkit.launch.profiles import DEFAULT, profile_folder, profile_names, profile_path, read_profile
+from toolkit.launch.profiles import DEFAULT, NOT_IN_PROFILES, profile_folder, profile_names, profile_path, read_profile
 
 BAD_OPTIONS = 2
 
@@ -74,15 +74,17 @@ def _change(name: str, values: list[str]) -> None:
     path = profile_path(name)
     data: dict[str, Any] = {}
     if path.is_file():
+        read_profile(name)  # says what is wrong with the file as a whole
         data = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
-        if not isinstance(data, dict):
-            raise ValueError(f"{path} must be a group of keys, those of `launch` in a config")
+    place = str(path) if _problems(data, "") else "--set"
     for text in values:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"--set {text}: must have the form KEY=VALUE, such as partition=gpu")
+        if key.strip() in NOT_IN_PROFILES:
+            raise ValueError(f"--set {text}: '{key.strip()}' says nothing in a profile; leave it out")
         _put(data, key.strip().split("."), value)
-    if problems := _problems(data, "--set"):
+    if problems := _problems(data, place):
         raise ValueError("\n".join(problems))
     write_text(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.options import AsJson
 from toolkit.launch.queue import Queue
 from toolkit.launch.runs import OUTPUT, NoSuchRun, log_files, named_runs
 from toolkit.launch.standing import Standing, standing
@@ -28,7 +29,7 @@ def status(
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="A run folder, a name below output, or the id of a SLURM job."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again, until ctrl+c.")] = False,
 ) -> None:
     """Without a name, all runs below the folder output. SAVED is the step of the newest checkpoint, HEARD how long ago
@@ -52,7 +53,7 @@ def status(
 def table(found: Sequence[Standing]) -> list[str]:
     """The runs as lines in columns, each with its reason below it."""
     if not found:
-        return [f"there are no runs below {OUTPUT}"]
+        return [f"there are no runs below {OUTPUT}; `aitk status FOLDER` looks elsewhere"]
     rows = [HEADER, *(_row(each) for each in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jobs import Job, Sweep
-from toolkit.cli.launching import Ended, LaunchedJob, LaunchedSweep, launched, worker_command
+from toolkit.cli.launching import Ended, LaunchedJob, Start, launched, worker_command
 from toolkit.cli.table import format_table
 from toolkit.config.errors import Problem
 from toolkit.config.preflight import preflight
@@ -29,34 +28,27 @@ QUEUED = "on the cluster"
 class LocalSweep:
     """A sweep whose runs are done one after another; those that are done already are left out."""
 
-    sweep: Sweep
+    subject: Sweep
     jobs: Sequence[Job | LaunchedJob]
     work: Work
 
     @property
-    def name(self) -> str:
-        """The sweep's."""
-        return self.sweep.name
-
-    @property
-    def job(self) -> Job:
-        """The first of the jobs, whose config is that of the others but for a few keys."""
-        return self.sweep.jobs[0]
-
-    @property
-    def folder(self) -> Path:
-        """Where the folders of the runs are."""
-        return self.sweep.folder.path
+    def start(self) -> None:
+        """Each of the runs may have its own."""
 
     def plan(self) -> list[str]:
         """The runs, and what the first of them would do."""
-        return [*plan(self.sweep), "one after another on this machine; of the first:", *self.jobs[0].plan()]
+        return [*plan(self.subject), "one after another on this machine; of the first:", *self.jobs[0].plan()]
 
     def run(self) -> None:
         """Do what is not done; one that fails does not keep the others from being done. Raises `Ended`."""
-        runs, folder = self.sweep.runs(), self.sweep.folder
-        folder.write(self.sweep.name, runs, [run.index for run in runs])
-        print_notices(self.sweep)
+        with self.subject.folder.lock():
+            self._run()
+
+    def _run(self) -> None:
+        runs, folder = self.subject.runs(), self.subject.folder
+        folder.write(self.subject.name, runs, [run.index for run in runs])
+        print_notices(self.subject)
         codes = []
         for run, job in zip(runs, self.jobs, strict=True):
             if folder.state(run) == states.DONE:
@@ -67,23 +59,46 @@ class LocalSweep:
             code = self.work(job)
             states.record(folder.run_folder(run.index), states.state_after(code), run.text)
             if code == STOPPED:
-                print(f"the sweep '{self.name}' was stopped; the same command goes on with it", file=sys.stderr)
+                print(f"the sweep '{self.subject.name}' was stopped; the same command goes on with it", file=sys.stderr)
                 raise Ended(STOPPED)
             codes.append(code)
-        print("\n".join(outcome(self.sweep, runs)), flush=True)
+        print("\n".join(outcome(self.subject, runs)), flush=True)
         print(f"what came of them: aitk compare {folder.path}", flush=True)
         if bad := [code for code in codes if code]:
             raise Ended(min(bad))
 
 
-def swept(sweep: Sweep, chosen: Mapping[str, Any] | None, order: Order, work: Work) -> LocalSweep | LaunchedSweep:
-    """The sweep with what has it done. `chosen` and `order` are what the command line says."""
-    first = launched(sweep.jobs[0], chosen, order)
-    if isinstance(first, LaunchedJob) and first.launcher.hands_over:
-        return LaunchedSweep(sweep, first.launcher, order, lambda: _array(sweep), lambda: plan(sweep))
+@dataclass(frozen=True)
+class LaunchedSweep:
+    """A sweep whose runs a cluster does together."""
+
+    subject: Sweep
+    start: Start
+    order: Order
+
+    def plan(self) -> list[str]:
+        """The runs, what the first of them would do, and where."""
+        every = self.subject.array([point.index for point in self.subject.points])
+        first = [*self.subject.jobs[0].plan(), *self.start.launcher.plan(replace(self.order, array=every))]
+        return [*plan(self.subject), "of the first:", *first]
+
+    def run(self) -> None:
+        """Submit the runs that are neither done nor on the cluster; raises `Ended`."""
+        array, self.start.ids = _array(self.subject)
+        if array.indices:
+            self.start.begin(replace(self.order, array=array))
+        else:
+            print(f"there is nothing to submit of the sweep '{self.subject.name}'", flush=True)
+
+
+def swept(sweep: Sweep, order: Order, work: Work) -> LocalSweep | LaunchedSweep:
+    """The sweep with what has it done; `work` does one run of it in this process."""
+    first = launched(sweep.jobs[0], order)
+    if isinstance(first, LaunchedJob) and first.start.launcher.hands_over:
+        return LaunchedSweep(sweep, Start(sweep.name, first.start.launcher), order)
     configs = [str(sweep.folder.config_path(point.index)) for point in sweep.points]
     orders = [replace(order, command=worker_command(config, None, [], False, None)) for config in configs]
-    jobs = [launched(job, chosen, each) for job, each in zip(sweep.jobs, orders, strict=True)]
+    jobs = [launched(job, each) for job, each in zip(sweep.jobs, orders, strict=True)]
     return LocalSweep(sweep, jobs, work)
 
 

@@ -89,6 +89,11 @@ class Facts:
     vocabularies: tuple[Vocabulary, ...] = ()
     """Where an embedding (textual inversion) puts its words: every text encoder that reads captions, or none."""
 
+    @property
+    def made_multiple(self) -> int:
+        """The same for pictures that are made: at most two latent cells, where trained ones may be coarser."""
+        return min(self.multiple, self.stride * 2)
+
 
 class Family(Protocol):
     """The verbs of a model family. No verb casts `t`, draws random numbers or turns gradients off."""

@@ -66,11 +66,14 @@ def merge_at_load(
 
 def attach(module: nn.Module, trainable: Trainable, names: KeyNames, path: str, strength: float = 1) -> FrozenNetwork:
     """Add the network at `path` to a loaded module, before what is trained is built; it acts with `strength`."""
-    file = network_file(path)
-    layers = layer_names(module)
-    tensors = by_layer(file, trainable, names, layers)
+    tensors = by_layer(network_file(path), trainable, names, layer_names(module))
     if not tensors:
         raise ValueError(f"{path}: none of its layers belongs to {trainable.part}")
+    return attach_layers(module, tensors, path, strength)
+
+
+def attach_layers(module: nn.Module, tensors: Mapping[str, Layer], path: str, strength: float = 1) -> FrozenNetwork:
+    """The same with layers that were read. Raises ValueError, naming `path`, for updates of another model's weights."""
     for name, layer in tensors.items():
         _check_factors(path, name, layer, tuple(module.get_parameter(f"{name}.weight").shape))
     return FrozenNetwork(module, tensors, strength)

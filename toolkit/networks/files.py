@@ -17,11 +17,14 @@ def fold_alpha(down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[torc
 
 
 def write_weights(
-    path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, header: Mapping[str, str]
+    path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None, header: Mapping[str, str]
 ) -> None:
-    """Write `tensors`, numbers in `dtype`, with the header that LoRA readers expect, its hashes included."""
-    saved = {name: as_saved(tensor, dtype) for name, tensor in tensors.items()}
-    full = {**header, "format": "pt"}
+    """Write `tensors`, numbers in `dtype` (None: as they are), with the header that LoRA readers expect.
+
+    The hashes in it are those of these tensors, whatever `header` says.
+    """
+    saved = {name: as_saved(tensor, dtype or tensor.dtype) for name, tensor in tensors.items()}
+    full = {key: value for key, value in header.items() if not key.startswith("sshs_")} | {"format": "pt"}
     save_file(saved, path, {**full, **sshs_hashes(saved, full)})
 
 

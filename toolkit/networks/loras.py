@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
+from toolkit.config.errors import naming
 from toolkit.config.key_names import KeyNames
 from toolkit.models.family import Family, Trainable
 from toolkit.models.source import fingerprint
-from toolkit.networks.attached import FrozenNetwork, attach, by_layer, layer_names, network_file
+from toolkit.networks.attached import FrozenNetwork, Layer, attach_layers, group_layers, layer_names, network_file
 from toolkit.networks.group import sibling
+from toolkit.networks.keys.file import read_sound
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,17 @@ class Lora:
     weight: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Place:
     """What one file holds for one part of the model."""
 
+    key: str
+    """Of the config, which names the file."""
     lora: Lora
     file: Path
     trainable: Trainable
-    num_layers: int
+    layers: Mapping[str, Layer]
+    """Empty once they act on the part, which keeps them where it computes."""
 
 
 class Loras:
@@ -38,12 +45,13 @@ class Loras:
     def __init__(self, family: Family, names: KeyNames, loras: Sequence[Lora], notice: Callable[[str], None]) -> None:
         """Reads the files. ValueError for one that is missing, or that holds nothing for this model."""
         self.family, self.names, self.loras = family, names, tuple(loras)
-        self.places = [place for number, lora in enumerate(loras) for place in self._find(number, lora)]
+        self.places = [place for number, lora in enumerate(loras) for place in self._find(f"loras.{number}.path", lora)]
         self._attached: list[tuple[Lora, FrozenNetwork]] = []
         self._multiplier = 1.0
         for place in self.places:
-            count = f"{place.num_layers} layer{'s' * (place.num_layers != 1)} of {place.trainable.part}"
-            notice(f"{place.file.name} x {place.lora.weight:g}: {count}")
+            count = len(place.layers)
+            layers = f"{count} layer{'s' * (count != 1)} of {place.trainable.part}"
+            notice(f"{place.file.name} x {place.lora.weight:g}: {layers}")
 
     @property
     def digest(self) -> list[str]:
@@ -63,10 +71,7 @@ class Loras:
         wanted, count = set(parts), len(self._attached)
         for place in self.places:
             if place.trainable.part in wanted:
-                module = self.family.parts[place.trainable.part]
-                strength = self._multiplier * place.lora.weight
-                network = attach(module, place.trainable, self.names, str(place.file), strength)
-                self._attached.append((place.lora, network))
+                self._attached.append((place.lora, self._attach(place)))
         try:
             yield
         finally:
@@ -89,30 +94,42 @@ class Loras:
         for lora, network in self._attached:
             network.strength = multiplier * lora.weight
 
-    def _find(self, number: int, lora: Lora) -> list[Place]:
+    def _attach(self, place: Place) -> FrozenNetwork:
+        module, strength = self.family.parts[place.trainable.part], self._multiplier * place.lora.weight
+        layers = place.layers or self._group(read_sound(place.file)[0], place.trainable)
+        # whoever makes pictures attaches once; until the end of it, they would be in memory twice
+        place.layers = {}
+        with naming(place.key):
+            return attach_layers(module, layers, str(place.file), strength)
+
+    def _group(self, found: Mapping[str, Tensor], trainable: Trainable) -> Mapping[str, Layer]:
+        """The layers of a part among the tensors of a file."""
+        parts = self.family.parts
+        names = layer_names(parts.source.empty(trainable.part, parts.dtype))
+        return group_layers(found, trainable.prefix, self.names, names)
+
+    def _find(self, key: str, lora: Lora) -> list[Place]:
         """The parts that one file, or for experts the files named like it, belongs to."""
         trainables = self.family.facts.trainables
         places: list[Place] = []
+        read: dict[Path, Mapping[str, Tensor]] = {}
         # text encoders last: names without a prefix are those of a denoiser
         for trainable in sorted(trainables, key=lambda one: one.is_text_encoder):
             try:
-                places += self._on(lora, trainable)
+                file = self._file(lora.path, trainable)
+                if file is None or not self.family.parts.source.has(trainable.part):
+                    continue
+                if file not in read:
+                    read[file] = read_sound(file)[0]
+                if layers := self._group(read[file], trainable):
+                    places.append(Place(key, lora, file, trainable, layers))
             except (ValueError, FileNotFoundError) as error:
                 if not (trainable.is_text_encoder and places):
-                    raise ValueError(f"loras.{number}.path: {error}") from error
+                    raise ValueError(f"{key}: {error}") from error
         if not places:
             parts = ", ".join(one.part for one in trainables)
-            raise ValueError(f"loras.{number}.path: {lora.path}: none of its layers belongs to {parts}")
+            raise ValueError(f"{key}: {lora.path}: none of its layers belongs to {parts}")
         return places
-
-    def _on(self, lora: Lora, trainable: Trainable) -> list[Place]:
-        """What a file holds for one part; an empty list for nothing."""
-        parts, file = self.family.parts, self._file(lora.path, trainable)
-        if file is None or not parts.source.has(trainable.part):
-            return []
-        layers = layer_names(parts.source.empty(trainable.part, parts.dtype))
-        found = by_layer(file, trainable, self.names, layers)
-        return [Place(lora, file, trainable, len(found))] if found else []
 
     def _file(self, path: str, trainable: Trainable) -> Path | None:
         """The file for one expert: that of the expert beside `path`, or `path` unless it is another expert's own."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toolkit.networks.svd import exact
+
 
 def resize_rank(down: Tensor, up: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
     """(down, up) with the rank of `fresh`, an untrained `down`: `up @ down` is kept, or its nearest of lower rank.
@@ -42,14 +44,13 @@ def cut_product(down: Tensor, up: Tensor, rank: int | None = None, energy: float
 
 def cut_matrix(matrix: Tensor, rank: int | None = None, energy: float = 1.0) -> Cut:
     """The same for a matrix [m, n] that is there as a whole."""
-    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-    shares = s.double().square().cumsum(0)
+    whole = exact(matrix)
+    shares = whole.s.double().square().cumsum(0)
     total = float(shares[-1])
     # what is left out by rounding alone is no loss
     enough = int((shares < total * min(energy, 1 - 1e-12)).sum()) + 1 if total else 1
-    size = min(enough, rank or enough, len(s))
-    root = s[:size].sqrt()
-    return Cut(root[:, None] * v[:size], u[:, :size] * root, float(shares[size - 1]) / total if total else 1.0)
+    size = min(enough, rank or enough, len(shares))
+    return Cut(*whole.cut(size).factors(), float(shares[size - 1]) / total if total else 1.0)
 
 
 def _core(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,8 +62,6 @@ def _core(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def factor(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(down [rank, n], up [m, rank]) with `up @ down` nearest to `matrix` [m, n]; singular values shared by both."""
-    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-    root = s[:rank].sqrt()
-    down, up = root[:, None] * v[:rank], u[:, :rank] * root
-    missing = rank - len(root)
+    down, up = exact(matrix).cut(rank).factors()
+    missing = rank - len(down)
     return torch.nn.functional.pad(down, (0, 0, 0, missing)), torch.nn.functional.pad(up, (0, missing))

@@ -72,18 +72,23 @@ class Studio:
 
     def encode(self, prompts: Sequence[SamplePrompt], bar: Bar) -> None:
         """Encode the texts and the reference pictures, with the LoRAs of the text encoders where there are some."""
-        for multiplier in dict.fromkeys(self._multiplier(prompt) for prompt in prompts):
-            texts = self._encoding.texts(p for p in prompts if self._multiplier(p) == multiplier)
-            if self.loras is None or not self.loras.has_text_layers:
-                self._rows[multiplier] = TextRows(self.family, self.context, self._cache, self._options)
-                self._rows[multiplier].encode(texts, bar)
-                continue
+        if self.loras is None or not self.loras.has_text_layers:
+            self._rows[1.0] = TextRows(self.family, self.context, self._cache, self._options)
+            self._rows[1.0].encode(self._encoding.texts(prompts), bar)
+        else:
+            names = self.family.needs["encode_prompt"]
+            with self.family.parts.using(*names), self.loras.attached(names):
+                self._encode_scaled(prompts, bar)
+        self._encoding.encode_pictures(prompts)
+
+    def _encode_scaled(self, prompts: Sequence[SamplePrompt], bar: Bar) -> None:
+        """Encode the texts with the LoRAs as strong as each prompt has them."""
+        for multiplier in dict.fromkeys(prompt.network_multiplier for prompt in prompts):
+            texts = self._encoding.texts(p for p in prompts if p.network_multiplier == multiplier)
             # not in the cache of others, whose keys know nothing of the LoRAs
             self._rows[multiplier] = TextRows(self.family, self.context, RowCache())
-            names = self.family.needs["encode_prompt"]
-            with self.family.parts.using(*names), self.loras.attached(names), self.loras.scaled(multiplier):
+            with self.scaled(multiplier):
                 self._rows[multiplier].encode(texts, bar)
-        self._encoding.encode_pictures(prompts)
 
     @contextmanager
     def opened(self) -> Iterator[None]:

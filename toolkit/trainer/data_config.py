@@ -44,17 +44,15 @@ class DataTrainerPlugin(TrainerPlugin):
 
     def plan_of_data(self) -> list[str]:
         """The data sets."""
+        counts = ["" if (count := _count(dataset)) is None else f"{count} pictures " for dataset in self.datasets]
         return [
-            f"data set: {dataset.folder} ({_count(dataset)}at {', '.join(map(str, dataset.resolutions))})"
-            for dataset in self.datasets
+            f"data set: {dataset.folder} ({count}at {', '.join(map(str, dataset.resolutions))})"
+            for dataset, count in zip(self.datasets, counts, strict=True)
         ]
 
     def num_pictures(self) -> int:
         """How many pictures or videos its folders hold; 0 if one is a list or an archive."""
-        counts = [
-            sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings)) if dataset.folder.is_dir() else 0
-            for dataset in self.datasets
-        ]
+        counts = [_count(dataset) or 0 for dataset in self.datasets]
         return sum(counts) if all(counts) else 0
 
     def resolutions(self) -> list[int]:
@@ -62,11 +60,9 @@ class DataTrainerPlugin(TrainerPlugin):
         return [size for dataset in self.datasets for size in dataset.resolutions]
 
 
-def _count(dataset: DatasetSection) -> str:
-    """How many pictures a folder has; lists and archives are counted when they are read."""
-    if not dataset.folder.is_dir():
-        return ""
-    return f"{sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings))} pictures "
+def _count(dataset: DatasetSection) -> int | None:
+    """How many pictures a folder has; None for lists and archives, which are counted when they are read."""
+    return sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings)) if dataset.folder.is_dir() else None
 
 
 def _wrong_augmentations(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:

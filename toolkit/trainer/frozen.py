@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.config.errors import naming
 from toolkit.models.family import Family, Trainable
 from toolkit.networks.attached import FrozenNetwork, attach, merge_at_load
 from toolkit.networks.group import sibling
@@ -25,20 +26,20 @@ class Frozen:
         self._in_training: list[FrozenNetwork] = []
         self._in_sampling: list[FrozenNetwork] = []
         if path := self.model.lora_path:
-            with _naming("lora_path"):
+            with naming("model.lora_path"):
                 for trainable in self.denoisers:
                     merge_at_load(family.parts, [trainable], self.model.key_names, self._file(path, trainable))
 
     def attach(self) -> None:
         """Add what is not merged to the loaded denoiser, before what is trained is added."""
         if path := self.model.accuracy_recovery_adapter:
-            with _naming("accuracy_recovery_adapter"):
+            with naming("model.accuracy_recovery_adapter"):
                 self._attach(path, strength=1)
         if path := self.model.assistant_lora_path:
-            with _naming("assistant_lora_path"):
+            with naming("model.assistant_lora_path"):
                 self._in_training = self._attach(path, strength=1)
         if path := self.model.inference_lora_path:
-            with _naming("inference_lora_path"):
+            with naming("model.inference_lora_path"):
                 self._in_sampling = self._attach(path, strength=0)
 
     @contextmanager
@@ -68,12 +69,3 @@ class Frozen:
         suffixes = dict.fromkeys(one.file for one in self.denoisers)
         own = sibling(Path(path).expanduser(), trainable.file, suffixes)
         return str(own) if len(suffixes) > 1 and own.exists() else path
-
-
-@contextmanager
-def _naming(key: str) -> Iterator[None]:
-    """Say which key of the config named a file that does not fit."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"model.{key}: {error}") from error

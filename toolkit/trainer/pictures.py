@@ -69,22 +69,10 @@ class Pictures:
             return []
         facts = self.family.facts
         prompts = read_prompts(
-            prompts=section.prompts,
-            samples=[item.model_dump(exclude_none=True) for item in section.samples],
-            neg=section.neg,
-            seed=section.seed,
-            walk_seed=section.walk_seed,
-            width=section.width,
-            height=section.height,
-            guidance_scale=section.guidance_scale,
-            sample_steps=section.sample_steps,
-            network_multiplier=section.network_multiplier,
-            guidance_rescale=section.guidance_rescale,
-            num_frames=section.num_frames,
-            fps=section.fps,
+            **section.prompt_keys(),
             trigger=self.config.trigger_word,
             name=self.name,
-            multiple=min(facts.multiple, facts.stride * 2),
+            multiple=facts.made_multiple,
             frame_stride=facts.frame_stride,
             notice=print,
         )

@@ -17,6 +17,8 @@ from toolkit.training.weights import clean_slope, min_snr, snr, stepped_slope
 if TYPE_CHECKING:
     from toolkit.config.sections.objective import ObjectiveKeys
 
+HUBER = ("pseudo_huber", "huber")
+
 
 def make_objective(options: ObjectiveKeys, facts: Facts) -> Objective:
     """Times, noise, target and distance that the keys ask for. ValueError for what does not fit the model."""
@@ -76,9 +78,6 @@ def make_distance(options: ObjectiveKeys) -> Distance:
         deviation=(options.target_norm_std, options.target_norm_std_value) if options.target_norm_std else None,
     )
     return squared if comparison == Comparison() else comparison
-
-
-HUBER = ("pseudo_huber", "huber")
 
 
 def make_weight(options: ObjectiveKeys) -> Weight:

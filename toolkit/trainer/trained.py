@@ -119,7 +119,10 @@ def _build_network(
     is_single_file = config.save.save_format == "safetensors"
     is_shared = shares_weights(config, context, module)
     if is_shared and trainable.file:
-        raise ValueError("train.fsdp: the weights of experts cannot be shared out; train a network, or one GPU's worth")
+        raise ValueError(
+            "train.fsdp: the weights of experts cannot be shared out; train a network, or set it to false if every GPU "
+            "can hold them whole"
+        )
     return FullWeights(module, trainable.part, only, ignore, trainable.file, is_single_file, is_shared)
 
 

@@ -17,7 +17,6 @@ from toolkit.networks.resize import Cut, cut_matrix, cut_product
 from toolkit.networks.svd import largest
 from toolkit.weights.network import Layers, NetworkFile, kind_of, shape_of
 
-METHODS = ("concat", "sum", "svd")
 Weighted = tuple[float, Mapping[str, Tensor], str]
 """(weight, a layer's tensors by suffix, what it is called in errors)."""
 

@@ -14,7 +14,6 @@ from toolkit.networks.resize import cut_product
 
 # the one tensor of a layer by which its update is multiplied, by the layer's kind
 _FACTORS = ("lokr_w1", "lokr_w1_a", "hada_w1_a")
-SCALE_TARGETS = ("up_down", "alpha")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from toolkit.networks.keys.suffixes import ADAPTER_CONFIG
-from toolkit.networks.keys.summary import read_header
+from toolkit.networks.keys.summary import read_file_header
 
 HASHES = ("sshs_", "modelspec.hash")
 """How the entries begin that are about the bytes of the file that they stand in."""
@@ -41,8 +41,7 @@ def merged_from(sources: Sequence[tuple[Path, float]]) -> dict[str, str]:
     for path, weight in sources:
         entry: dict[str, object] = {"file": path.name, "weight": weight}
         if path.suffix == ".safetensors" and path.is_file():
-            with path.open("rb") as file:
-                known = read_header(file, path)[1].get("sshs_model_hash")
+            known = read_file_header(path)[1].get("sshs_model_hash")
             entry |= {"sshs_model_hash": known} if known else {}
         entries.append(entry)
     return {MERGED: json.dumps(entries)}

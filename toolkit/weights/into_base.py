@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from toolkit.atomic import atomic_path
+from toolkit.config.errors import naming
 from toolkit.config.key_names import KeyNames
 from toolkit.networks.attached import group_layers, merged
 from toolkit.networks.keys.file import read_sound
@@ -18,7 +19,7 @@ from toolkit.networks.keys.names import DENOISER, NOT_DENOISER
 from toolkit.networks.keys.names import TEXT_ENCODERS as TEXT_KEYS
 from toolkit.networks.keys.suffixes import split_key
 from toolkit.weights.base import Base, copy_rest, prefix_of, saved_kinds, write_part
-from toolkit.weights.headers import carried, merged_from
+from toolkit.weights.headers import MERGED, carried, merged_from
 from toolkit.weights.slots import Slot, bias_of
 from toolkit.weights.stored import StoredTensors
 from toolkit.weights.stream import write_stream
@@ -44,7 +45,7 @@ class Update:
     stored: StoredTensors
     slots: dict[str, Slot]
     layers: list[tuple[str, float, dict[str, dict[str, Tensor]]]] = field(default_factory=list)
-    """(file, weight, layer -> suffix -> tensor) in the order in which they are added."""
+    """(key and file, weight, layer -> suffix -> tensor) in the order in which they are added."""
 
     def apply(self, name: str, dtype: torch.dtype) -> Tensor:
         """The tensor `name` with all updates, computed in fp32."""
@@ -70,28 +71,30 @@ def plan_updates(base: Base, added: Sequence[Added], names: KeyNames) -> tuple[l
     notes: list[str] = []
     opened: dict[str, StoredTensors] = {}
     for number, one in enumerate(added):
-        tensors, _ = read_sound(one.path)
+        key = f"loras.{number}.path"
+        with naming(key):
+            tensors, _ = read_sound(one.path)
         denoiser = _denoiser(base, one, number)
         count = 0
         for part, prefix in _wanted(base, denoiser, tensors, names):
-            key = part if base.file is None else prefix
-            if key not in updates:
+            module = part if base.file is None else prefix
+            if module not in updates:
                 stored = opened.setdefault(part, base.open(part))
-                updates[key] = Update(part, stored, base.slots(part, prefix, stored, names))
-            known = [layer for slot in updates[key].slots.values() for layer in slot.layers]
+                updates[module] = Update(part, stored, base.slots(part, prefix, stored, names))
+            known = [layer for slot in updates[module].slots.values() for layer in slot.layers]
             try:
                 layers = group_layers(tensors, prefix, names, known)
             except ValueError as error:
-                raise ValueError(f"{one.path} does not fit {base.name}/{part}: {error}") from error
+                raise ValueError(f"{key}: {one.path} does not fit {base.name}/{part}: {error}") from error
             if layers:
-                updates[key].layers.append((str(one.path), one.weight, layers))
+                updates[module].layers.append((f"{key}: {one.path}", one.weight, layers))
                 notes.append(f"{one.path.name} x {one.weight:g}: {len(layers)} layers of {prefix.removesuffix('.')}")
             count += len(layers)
         left = _left_out(base, tensors, updates)
         if left:
             notes.append(f"{one.path.name}: {left} keys of text encoders are left out, which {base.name} does not have")
         if not count:
-            raise ValueError(f"{one.path}: none of its layers belongs to {base.name}")
+            raise ValueError(f"{key}: {one.path}: none of its layers belongs to {base.name}")
     return [update for update in updates.values() if update.layers], notes
 
 
@@ -120,13 +123,8 @@ def merge_into_base(
 
             write_part(temporary / update.part, update.stored, base.library(update.part), kinds, tensor_of)
         copy_rest(base, temporary, [update.part for update in updates], whole)
-        made = json.dumps({"base": base.name, **json_entries(sources)}, indent=2)
+        made = json.dumps({"base": base.name, MERGED: json.loads(merged_from(sources)[MERGED])}, indent=2)
         (temporary / META_FILE).write_text(made + "\n", encoding="utf-8")
-
-
-def json_entries(sources: Sequence[tuple[Path, float]]) -> dict[str, object]:
-    """What went in, as data."""
-    return {key: json.loads(value) for key, value in merged_from(sources).items()}
 
 
 def _write_file(

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from toolkit.atomic import atomic_path
 from toolkit.config.key_names import KeyNames
-from toolkit.networks.files import as_saved
+from toolkit.networks.attached import group_layers
+from toolkit.networks.files import write_weights
 from toolkit.networks.keys.codec import Codec
 from toolkit.networks.keys.file import read_sound
 from toolkit.networks.keys.guess import denoiser_prefix, layers_in, stems_of
-from toolkit.networks.keys.hashes import sshs_hashes
 from toolkit.networks.keys.names import TEXT_ENCODERS
 from toolkit.networks.keys.suffixes import DOWN, UP, network_type, split_key
 from toolkit.weights.stored import StoredTensors
@@ -49,13 +48,11 @@ def read_network(path: Path, names: KeyNames) -> NetworkFile:
         if not own:
             continue
         try:
-            native = codec.decode({key: tensors[key].float() for key in own}, layers_in(names, prefix, stems))
+            known = layers_in(names, prefix, stems)
+            grouped = group_layers({key: tensors[key].float() for key in own}, prefix, names, known)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        for key, tensor in native.items():
-            split = split_key(key.removeprefix(prefix))
-            assert split is not None
-            layers.setdefault((prefix, split[0]), {})[split[1]] = tensor
+        layers |= {(prefix, layer): own_tensors for layer, own_tensors in grouped.items()}
         left -= own
     if not layers:
         raise ValueError(f"{path}: no layer of a network is in it; is it a whole model?")
@@ -88,10 +85,8 @@ def save_network(
     path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str], dtype: torch.dtype | None
 ) -> None:
     """Write a file atomically, numbers in `dtype` (None: as they are), with the hashes of its tensors."""
-    saved = {name: as_saved(tensor, dtype or tensor.dtype) for name, tensor in tensors.items()}
-    full = {key: value for key, value in header.items() if not key.startswith("sshs_")} | {"format": "pt"}
     with atomic_path(path) as temporary:
-        save_file(saved, temporary, {**full, **sshs_hashes(saved, full)})
+        write_weights(temporary, tensors, dtype, header)
 
 
 def ranks_of(layers: Layers) -> list[int]:

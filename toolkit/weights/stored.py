@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toolkit.models.weights import open_file
-from toolkit.networks.keys.summary import read_header
+from toolkit.networks.keys.summary import read_file_header
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -98,8 +98,7 @@ class StoredTensors:
             handle = open_file(path)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             return {name: Kind(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-        with path.open("rb") as file:
-            entries, header, _ = read_header(file, path)
+        entries, header = read_file_header(path)
         self.header |= header
         unknown = {entry["dtype"] for entry in entries.values()} - DTYPES.keys()
         if unknown:

@@ -17,6 +17,7 @@ from toolkit.networks.keys.hashes import sshs_hashes
 from toolkit.networks.keys.names import TEXT_ENCODERS
 from toolkit.networks.keys.rows import fold_alpha
 from toolkit.networks.keys.suffixes import ALPHA, DOWN, LOKR, MAGNITUDE, UP, network_type, split_key
+from toolkit.networks.keys.summary import read_file_header
 from toolkit.weights.base import Base
 from toolkit.weights.edits import layers_of
 from toolkit.weights.network import read_network
@@ -176,7 +177,7 @@ def _check_hashes(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     if "sshs_model_hash" not in header:
         found.notes.append("the header has no sshs_model_hash")
         return
-    added = add_alphas(tensors, header).keys() - _stored_names(path)
+    added = add_alphas(tensors, header).keys() - read_file_header(path)[0].keys()
     stored = {key: tensor.contiguous() for key, tensor in tensors.items() if key not in added}
     true = sshs_hashes(stored, {key: value for key, value in header.items() if not key.startswith("sshs_")})
     if header["sshs_model_hash"] != true["sshs_model_hash"]:
@@ -186,10 +187,3 @@ def _check_hashes(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         )
     elif header.get("sshs_legacy_hash", true["sshs_legacy_hash"]) != true["sshs_legacy_hash"]:
         found.notes.append("sshs_legacy_hash, which covers the header too, is not that of the file")
-
-
-def _stored_names(path: Path) -> set[str]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return set(file.keys())

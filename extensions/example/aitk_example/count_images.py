@@ -35,6 +35,3 @@ class CountImagesProcess:
                 row["images"] += 1
                 row["without_caption"] += not path.with_suffix(".txt").is_file()
         return counts
-
-    def on_error(self, error: BaseException) -> None:
-        """Called when a process of the job failed; there is nothing to let go of here."""

@@ -134,3 +134,13 @@ def test_a_folder_of_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["compare", str(tmp_path)]) == 2
     assert "no folder of a run or a sweep" in capsys.readouterr().err
+
+
+def test_a_run_without_a_config_is_not_what_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "output/good", [1.0])
+    (tmp_path / "output/bare").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run_command_line(["compare", "bare"]) == 2
+    assert capsys.readouterr().err.endswith("neither here nor below output (known: good)\n")

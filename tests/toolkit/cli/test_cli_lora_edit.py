@@ -67,6 +67,42 @@ def test_into_writes_a_model_and_verify_compares_with_one(
     assert "does not fit the model's weight" in found["problems"][0]
 
 
+def test_the_model_tells_the_family_where_the_file_does_not(
+    lora: Path, tiny_flux: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    untold = tmp_path / "untold.safetensors"
+    write_weights(untold, load_file(lora), torch.float32, {})
+    assert aitk("merge", untold, "-o", tmp_path / "out.safetensors") == 2
+    assert "loras.0.path: " in (told := capsys.readouterr().err) and "its layers fit several families" in told
+    assert aitk("merge", untold, "-o", tmp_path / "out.safetensors", "--arch", "fluks") == 2
+    assert "--arch: " in (told := capsys.readouterr().err) and "did you mean 'flux'" in told
+    assert aitk("merge", untold, "--into", tiny_flux, "-o", tmp_path / "model", "--part-only") == 0
+    assert aitk("verify", untold, "--model", tiny_flux) == 0
+
+
+def test_a_wrong_file_is_a_mistake_of_the_user_whenever_it_is_found(
+    lora: Path, tiny_flux: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut, nan, big = (tmp_path / f"{name}.safetensors" for name in ("cut", "nan", "big"))
+    cut.write_bytes(b"not tensors")
+    tensors = load_file(lora)
+    header = {"ss_base_model_version": "flux.1"}
+    write_weights(nan, {name: tensor / 0 for name, tensor in tensors.items()}, torch.float32, header)
+    write_weights(big, {name: tensor.repeat(2, 2) for name, tensor in tensors.items()}, torch.float32, header)
+    into = ("--into", tiny_flux, "-o", tmp_path / "model")
+    for arguments, message in (
+        (("merge", lora, cut, "-o", tmp_path / "out.safetensors"), "is not a readable safetensors file"),
+        (("rescale", cut, "--by", "2", "-o", tmp_path / "out.safetensors"), "is not a readable safetensors file"),
+        (("merge", lora, nan, "-o", tmp_path / "out.safetensors"), "loras.1.path: "),
+        (("merge", nan, *into), "loras.0.path: "),
+        (("merge", lora, big, *into), "loras.1.path: "),
+        (("merge", lora, "--into", tmp_path, "-o", tmp_path / "model"), "is no model"),
+    ):
+        assert aitk(*arguments) == 2, arguments
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "model").exists() and not (tmp_path / "out.safetensors").exists()
+
+
 def test_wrong_options_are_told(lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.safetensors"
     assert aitk("merge", lora, "-o", out, "--part-only") == 2

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import folder_extension
 import pytest
 
 from toolkit.launch.queue import Queue
@@ -17,49 +17,11 @@ from toolkit.launch.record import read_background
 from toolkit.launch.runs import NoSuchRun, find_runs, named_run
 from toolkit.launch.standing import standing
 
-ROOT = Path(__file__).resolve().parents[3]
-INIT = """
-from toolkit.extension import Extension
-
-class Work(Extension):
-    uid = "work"
-    name = "Work"
-
-    @classmethod
-    def get_process(cls):
-        from .process import WorkProcess
-        return WorkProcess
-
-AI_TOOLKIT_EXTENSIONS = [Work]
-"""
-PROCESS = """
-import time
-from jobs import Stopped
-from jobs.process import BaseExtensionProcess
-from toolkit.training.stop import StopFlag
-
-class WorkProcess(BaseExtensionProcess):
-    def run(self):
-        what = self.get_conf("what")
-        print(f"{self.job.name} begins")
-        if what == "fail":
-            raise RuntimeError("the sky fell")
-        with StopFlag() as stop:
-            for number in range(600 if what == "long" else 1):
-                if stop.requested and what == "long":
-                    raise Stopped(f"saved at {number}")
-                time.sleep(0.1)
-        print(f"{self.job.name} is through")
-"""
-
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder to start in, with the extension; what is still running at the end is killed."""
-    folder = tmp_path / "extensions/worker"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(INIT, encoding="utf-8")
-    (folder / "process.py").write_text(PROCESS, encoding="utf-8")
+    folder_extension.write_extension(tmp_path)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for run in find_runs(tmp_path / "output"):
@@ -68,18 +30,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def job(name: str, what: str) -> str:
-    lines = ["job: extension", "config:", f"  name: {name}", "  process:", "    - type: work", f"      what: {what}"]
-    Path(f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return f"{name}.yaml"
+    return folder_extension.write_job(Path(), name, what)
 
 
 def aitk(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=60)
-
-
-def command(*arguments: str) -> list[str]:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run; sys.exit(run.start(sys.argv[1:]))"
-    return [sys.executable, "-c", code, *arguments]
+    return subprocess.run(folder_extension.aitk(*arguments), capture_output=True, text=True, check=False, timeout=60)
 
 
 def state(name: str) -> str:
@@ -95,33 +50,33 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def test_background_run_is_watched_and_cancelled(here: Path) -> None:
-    begun = aitk("run", job("a", "long"), "--background")
+    begun = aitk("run", job("a", "train"), "--background")
     assert begun.returncode == 0, begun.stderr
     pid, log = read_background(Path("output/a"))["pid"], here / "output/a/log.txt"
     assert begun.stdout.splitlines()[:2] == [
         f"job 'a' runs in the background as process {pid}; results: output/a",
         f"log: {log}",
     ]
-    wait_for(lambda: "a begins" in log.read_text(encoding="utf-8"))
+    wait_for(lambda: "a does train" in log.read_text(encoding="utf-8"))
     assert os.getsid(pid) == pid != os.getsid(0), "the end of the terminal does not end it"
 
     again = aitk("run", "a.yaml", "--background")
     assert (again.returncode, "output/a is in use by another run" in again.stderr) == (1, True)
 
-    watched = subprocess.Popen(command("logs", "-f", "a"), stdout=subprocess.PIPE, text=True)
+    watched = subprocess.Popen(folder_extension.aitk("logs", "-f", "a"), stdout=subprocess.PIPE, text=True)
     (shown,) = json.loads(aitk("status", "--json").stdout)
     assert (shown["name"], shown["state"], shown["pid"], shown["log"]) == ("a", "running", pid, str(log))
     cancelled = aitk("cancel", "a")
     assert cancelled.stdout.startswith(f"output/a: process {pid} has ended: saved at "), cancelled.stderr
     said, _ = watched.communicate(timeout=30)
-    assert "a begins\n" in said and "job 'a' was stopped: saved at " in said
+    assert "a does train\n" in said and "job 'a' was stopped: saved at " in said
     assert said.splitlines()[-1].startswith("--- stopped: saved at ")
     assert state("a") == "stopped"
     assert aitk("cancel", "a").stdout == "output/a: has ended already (stopped)\n"
 
 
 def test_ends_of_background_runs_are_told(here: Path) -> None:
-    assert aitk("run", job("good", "short"), job("bad", "fail"), "--background").returncode == 0
+    assert aitk("run", job("good", "work"), job("bad", "fail"), "--background").returncode == 0
     wait_for(lambda: state("bad") == "failed")
     table = aitk("status").stdout.splitlines()
     assert [line.split()[:2] for line in table[:2]] == [["RUN", "STATE"], ["bad", "failed"]]
@@ -131,7 +86,7 @@ def test_ends_of_background_runs_are_told(here: Path) -> None:
 
 
 def test_killed_run_is_lost(here: Path) -> None:
-    aitk("run", job("a", "long"), "--background")
+    aitk("run", job("a", "train"), "--background")
     wait_for(lambda: state("a") == "running")
     os.kill(read_background(Path("output/a"))["pid"], signal.SIGKILL)
     wait_for(lambda: state("a") == "lost")
@@ -165,6 +120,6 @@ def test_run_that_is_not_there_is_named(here: Path) -> None:
 
 
 def test_background_is_for_this_machine(here: Path) -> None:
-    result = aitk("run", job("a", "long"), "--background", "--slurm")
+    result = aitk("run", job("a", "train"), "--background", "--slurm")
     assert (result.returncode, "--background is for this machine" in result.stderr) == (2, True)
     assert not Path("output").exists()

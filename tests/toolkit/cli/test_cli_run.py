@@ -3,91 +3,32 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import folder_extension
 import pytest
+from folder_extension import acted, run_py, write_job
 
-ROOT = Path(__file__).resolve().parents[3]
-INIT = """
-from toolkit.extension import Extension
+from toolkit.cli.app import run_command_line
 
-class Act(Extension):
-    uid = "act"
-    name = "Act"
-
-    @classmethod
-    def get_process(cls):
-        from .process import ActProcess
-        return ActProcess
-
-AI_TOOLKIT_EXTENSIONS = [Act]
-"""
-PROCESS = """
-import os, time
-from pathlib import Path
-from jobs import Stopped
-from jobs.process import BaseExtensionProcess
-
-class ActProcess(BaseExtensionProcess):
-    def run(self):
-        super().run()
-        do = self.get_conf("do.what", required=True)
-        print(f"{self.job.name} does {do}")
-        Path(f"{self.job.name}.started").touch()
-        if do == "fail":
-            raise RuntimeError("the\\nsky fell")
-        if do == "blame":
-            raise ValueError("do.what: this model cannot do that")
-        if do == "crash":
-            {}["key"]
-        if do == "stop":
-            raise Stopped("saved at step 7")
-        if do == "wait":
-            time.sleep(60)
-        if do == "env":
-            print(os.environ["FROM_FILE"], os.environ["FROM_BOTH"])
-
-    def on_error(self, error):
-        Path(f"{self.job.name}.heard").write_text(type(error).__name__)
-"""
+EXAMPLE = str(folder_extension.ROOT / "extensions/example/count_images.yaml")
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """A folder to start in, with the extension."""
-    folder = tmp_path / "extensions/actor"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(INIT, encoding="utf-8")
-    (folder / "process.py").write_text(PROCESS, encoding="utf-8")
+    folder_extension.write_extension(tmp_path)
     return tmp_path
-
-
-def write_job(here: Path, name: str, do: str = "work") -> str:
-    lines = [
-        "job: extension",
-        "config:",
-        f"  name: {name}",
-        "  process:",
-        "    - type: act",
-        f"      do: {{what: {do}}}",
-    ]
-    (here / f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return f"{name}.yaml"
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "run.py"), *arguments]
 
 
 def run(here: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONUTF8": "1", **env}
-    return subprocess.run(command(*arguments), cwd=here, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(run_py(*arguments), cwd=here, env=environment, capture_output=True, text=True, check=False)
 
 
 def started(here: Path) -> list[str]:
-    return sorted(path.stem for path in here.glob("*.started"))
+    return [line.split()[0] for line in acted(here)]
 
 
 def test_job_that_works_ends_with_0(here: Path) -> None:
@@ -167,7 +108,7 @@ def test_clean_stop_ends_the_row_with_130(here: Path) -> None:
 
 
 def test_ctrl_c_where_no_process_handles_it_ends_with_130(here: Path) -> None:
-    process = subprocess.Popen(command(write_job(here, "a", "wait")), cwd=here, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(run_py(write_job(here, "a", "wait")), cwd=here, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
     while not started(here) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -185,7 +126,7 @@ def test_env_file_is_read_and_the_environment_wins(here: Path) -> None:
 
 
 def test_dry_run_prints_the_plan_and_runs_nothing(here: Path) -> None:
-    result = run(here, write_job(here, "a"), str(ROOT / "extensions/example/count_images.yaml"), "--dry-run")
+    result = run(here, write_job(here, "a"), EXAMPLE, "--dry-run")
     assert result.returncode == 0
     assert started(here) == []
     assert "job 'a' (extension)" in result.stdout
@@ -204,3 +145,19 @@ def test_wrong_usage_ends_with_2(here: Path, arguments: list[str]) -> None:
     result = run(here, *arguments)
     assert result.returncode == 2
     assert "Usage" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--slurm --gpus 2", "--gpus is for this machine; with --slurm, say --set launch.gpus_per_node=N"),
+        ("--slurm --background", "--background is for this machine"),
+        ("--background --wait", "--wait is for jobs on a cluster; add --slurm, or leave it out"),
+        ("--test-only", "--test-only is for jobs on a cluster; add --slurm, or leave it out"),
+        ("--slurm --test-only --wait", "--test-only submits nothing that --wait could wait for"),
+        ("--slurm --set launch.type=local --wait --dry-run", ""),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["run", EXAMPLE, *options.split()]) == (2 if told else 0)
+    assert capsys.readouterr().err.startswith(told)

@@ -3,42 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import folder_extension
 import pytest
+from folder_extension import acted, run_py
 
-ROOT = Path(__file__).resolve().parents[3]
-INIT = """
-from toolkit.extension import Extension
-
-class Act(Extension):
-    uid = "act"
-    name = "Act"
-
-    @classmethod
-    def get_process(cls):
-        from .process import ActProcess
-        return ActProcess
-
-AI_TOOLKIT_EXTENSIONS = [Act]
-"""
-PROCESS = """
-import time
-from pathlib import Path
-from jobs.process import BaseExtensionProcess
-
-class ActProcess(BaseExtensionProcess):
-    def run(self):
-        what = self.get_conf("what")
-        with open("log.txt", "a") as log:
-            log.write(f"{self.job.name} {what}\\n")
-        if what == "fail" and not Path("mended").exists():
-            raise RuntimeError("the sky fell")
-        if what == "wait" and not Path("mended").exists():
-            time.sleep(60)
-"""
 JOB = """
 job: extension
 config:
@@ -54,10 +25,7 @@ config:
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """A folder to start in, with the extension."""
-    folder = tmp_path / "extensions/actor"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(INIT, encoding="utf-8")
-    (folder / "process.py").write_text(PROCESS, encoding="utf-8")
+    folder_extension.write_extension(tmp_path)
     return tmp_path
 
 
@@ -66,16 +34,8 @@ def write_sweep(here: Path, *whats: str) -> None:
     (here / "four.yaml").write_text(JOB.format(runs=runs), encoding="utf-8")
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "run.py"), *arguments]
-
-
 def aitk(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=here, capture_output=True, text=True, timeout=60, check=False)
-
-
-def started(here: Path) -> list[str]:
-    return (here / "log.txt").read_text(encoding="utf-8").splitlines()
+    return subprocess.run(run_py(*arguments), cwd=here, capture_output=True, text=True, timeout=60, check=False)
 
 
 def states(here: Path) -> dict[str, str]:
@@ -87,17 +47,17 @@ def test_a_failed_run_does_not_end_the_sweep_and_the_same_command_does_the_rest(
     write_sweep(here, "a", "fail", "c")
     first = aitk(here, "four.yaml")
     assert first.returncode == 1 and "job 'four_1' failed: the sky fell" in first.stderr
-    assert started(here) == ["four_0 a", "four_1 fail", "four_2 c"]
+    assert acted(here) == ["four_0 a", "four_1 fail", "four_2 c"]
     assert states(here) == {"0": "done", "1": "failed", "2": "done"}
 
     (here / "mended").touch()
     assert aitk(here, "four.yaml").returncode == 0
-    assert started(here)[3:] == ["four_1 fail"]
+    assert acted(here)[3:] == ["four_1 fail"]
 
     # a value that is appended leaves the others as they are; another one in their place is refused
     write_sweep(here, "a", "fail", "c", "d")
     assert aitk(here, "four.yaml").returncode == 0
-    assert started(here)[4:] == ["four_3 d"]
+    assert acted(here)[4:] == ["four_3 d"]
     write_sweep(here, "b", "fail", "c", "d")
     refused = aitk(here, "four.yaml")
     assert refused.returncode == 2 and "out/four/0 holds the run with what=a" in refused.stderr
@@ -105,15 +65,15 @@ def test_a_failed_run_does_not_end_the_sweep_and_the_same_command_does_the_rest(
 
 def test_ctrl_c_ends_the_whole_sweep(here: Path) -> None:
     write_sweep(here, "a", "wait", "c")
-    running = subprocess.Popen(command("four.yaml"), cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    running = subprocess.Popen(run_py("four.yaml"), cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     end = time.monotonic() + 60
-    while not (here / "log.txt").exists() or len(started(here)) < 2:
+    while len(acted(here)) < 2:
         assert time.monotonic() < end and running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     output, _ = running.communicate(timeout=30)
     assert running.returncode == 130 and b"the same command goes on with it" in output
-    assert started(here) == ["four_0 a", "four_1 wait"] and states(here) == {"0": "done", "1": "stopped"}
+    assert acted(here) == ["four_0 a", "four_1 wait"] and states(here) == {"0": "done", "1": "stopped"}
 
 
 def test_a_dry_run_shows_the_runs_and_writes_nothing(here: Path) -> None:

@@ -2,45 +2,17 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import folder_extension
 import pytest
 import slurm_cluster
+from folder_extension import acted, run_py
 
-ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.skipif(bool(slurm_cluster.why_not()), reason=slurm_cluster.why_not())
-INIT = """
-from toolkit.extension import Extension
-
-class Act(Extension):
-    uid = "act"
-    name = "Act"
-
-    @classmethod
-    def get_process(cls):
-        from .process import ActProcess
-        return ActProcess
-
-AI_TOOLKIT_EXTENSIONS = [Act]
-"""
-PROCESS = """
-from pathlib import Path
-from jobs.process import BaseExtensionProcess
-
-class ActProcess(BaseExtensionProcess):
-    def run(self):
-        what, folder = self.get_conf("what"), Path(self.get_conf("training_folder"), self.name)
-        with open("log.txt", "a") as log:
-            log.write(f"{self.job.name} {what}\\n")
-        if what == "fail" and not Path("mended").exists():
-            raise RuntimeError("the sky fell")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.job.name}.txt").write_text(str(what))
-"""
 JOB = """
 job: extension
 config:
@@ -65,10 +37,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to start in, with the extension."""
     here = tmp_path_factory.mktemp("here")
-    folder = here / "extensions/actor"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(INIT, encoding="utf-8")
-    (folder / "process.py").write_text(PROCESS, encoding="utf-8")
+    folder_extension.write_extension(here)
     return here
 
 
@@ -80,9 +49,7 @@ def write_job(here: Path, name: str, what: str = "x", sweep: str = "") -> str:
 def together(here: Path, env: dict[str, str], *commands: list[str]) -> list[str]:
     """Run several `aitk run` at once; what each printed."""
     started = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "run.py"), *arguments], cwd=here, env=env, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(run_py(*arguments), cwd=here, env=env, stdout=subprocess.PIPE, text=True)
         for arguments in commands
     ]
     said = [process.communicate(timeout=60)[0] for process in started]
@@ -129,7 +96,7 @@ def seen(here: Path, env: dict[str, str]) -> Seen:
         (here / "log.txt").unlink(missing_ok=True)
         said += together(here, env, [four], chain)
         wait_until_idle(env)
-        logs.append((here / "log.txt").read_text(encoding="utf-8").splitlines())
+        logs.append(acted(here))
         ends.append(states(here, "four", 4))
         (here / "mended").touch()
     script = (here / "out/four/slurm/submit.sbatch").read_text(encoding="utf-8")

@@ -1,10 +1,12 @@
 """Sample sections as people write them, read into complete prompts."""
 
+import inspect
 import random
 from typing import Any
 
 import pytest
 
+from toolkit.config.sections.sample import SampleSection
 from toolkit.sampling.prompts import SamplePrompt, fit_size, read_prompts
 
 
@@ -24,6 +26,14 @@ def one(prompt: str, **section: Any) -> SamplePrompt:
 def test_section_values_fill_a_plain_prompt() -> None:
     prompt = one("a cat", neg="blurry", seed=42, width=64, height=128, guidance_scale=4, sample_steps=9)
     assert prompt == SamplePrompt("a cat", "blurry", 64, 128, 42, 9, 4.0, 1.0, 0)
+
+
+def test_all_keys_of_a_section_that_prompts_depend_on_are_handed_over() -> None:
+    taken = set(inspect.signature(read_prompts).parameters)
+    assert SampleSection().prompt_keys().keys() == taken & SampleSection.model_fields.keys()
+    section = SampleSection(samples=[{"prompt": "a cat", "seed": 7}, {"prompt": "a dog"}], width=64, height=128)
+    first, second = read_prompts(**section.prompt_keys())
+    assert (first.seed, second.seed, second.width, second.height) == (7, 0, 64, 128)
 
 
 def test_every_flag() -> None:

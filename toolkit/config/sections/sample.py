@@ -1,6 +1,6 @@
 """`sample` and `first_sample`: pictures that are made while training."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from toolkit.config.section import Section, idle, planned, works
 
@@ -11,6 +11,10 @@ Sampler = Literal[
     "dpm_2_a", "k_dpm_2_a", "lcm", "custom_lcm", "mean_flow", "unipc",
 ]  # fmt: skip
 CFG_NORM = "models that were made for it (Qwen-Image) keep the norm of the guided prediction anyway, others never do"
+PROMPT_KEYS = {
+    "prompts", "samples", "neg", "seed", "walk_seed", "width", "height", "guidance_scale", "sample_steps",
+    "network_multiplier", "guidance_rescale", "num_frames", "fps",
+}  # fmt: skip
 
 
 class SampleItem(Section):
@@ -67,3 +71,7 @@ class SampleSection(Section):
     num_frames: int = works(1, "Video: number of frames; 1 makes a picture. Videos are webp and mp4 files.", ge=1)
     fps: int = works(16, "Video: frames per second.", ge=1)
     do_cfg_norm: bool = idle(False, CFG_NORM)
+
+    def prompt_keys(self) -> dict[str, Any]:
+        """What `read_prompts` of toolkit/sampling/prompts.py takes of it, under the same names."""
+        return self.model_dump(include=PROMPT_KEYS)

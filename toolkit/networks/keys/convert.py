@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from toolkit.atomic import atomic_path
 from toolkit.config.key_names import KeyNames
+from toolkit.networks.files import write_weights
 from toolkit.networks.keys.codec import Codec
 from toolkit.networks.keys.file import read_tensors
 from toolkit.networks.keys.guess import denoiser_prefix, layers_in, stems_of
-from toolkit.networks.keys.hashes import sshs_hashes
 from toolkit.networks.keys.names import TEXT_ENCODERS
 from toolkit.networks.keys.suffixes import ADAPTER_CONFIG, split_key
 
@@ -35,11 +34,9 @@ def convert_file(source: Path, target: Path, names: KeyNames, format: str) -> Co
     tensors, header = read_tensors(source)
     dtype = Counter(tensor.dtype for tensor in tensors.values() if tensor.ndim).most_common(1)[0][0]
     written, kept = convert(tensors, names, format)
-    header = {key: value for key, value in header.items() if key != ADAPTER_CONFIG and not key.startswith("sshs_")}
-    saved = {key: tensor.to(dtype if tensor.ndim else tensor.dtype).contiguous() for key, tensor in written.items()}
-    header |= {"format": "pt", "key_format": format, "alpha_folded": "true"}
+    header = {key: value for key, value in header.items() if key != ADAPTER_CONFIG}
     with atomic_path(target) as temporary:
-        save_file(saved, temporary, header | sshs_hashes(saved, header))
+        write_weights(temporary, written, dtype, header | {"key_format": format, "alpha_folded": "true"})
     return Conversion(len(stems_of(tensors)), kept)
 
 

@@ -68,11 +68,15 @@ def read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, s
     return entries, header, 8 + size
 
 
+def read_file_header(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(tensor name -> dtype, shape, data_offsets; header entries). Raises ValueError if it is no safetensors file."""
+    with path.open("rb") as file:
+        return read_header(file, path)[:2]
+
+
 def count_text_layers(path: Path) -> int:
     """How many layers of text encoders a file has."""
-    with path.open("rb") as file:
-        tensors, _, _ = read_header(file, path)
-    return sum(1 for stem in stems_of(list(tensors)) if NOT_DENOISER.match(stem))
+    return sum(1 for stem in stems_of(read_file_header(path)[0]) if NOT_DENOISER.match(stem))
 
 
 def count_blocks(stems: Iterable[str]) -> dict[str, dict[str, int]]:
