@@ -80,7 +80,7 @@ LAYERS = {
         "toolkit.context",
     },
     "toolkit.run_folder": {"toolkit.atomic", "toolkit.run_lock"},
-    "toolkit.context": set(),
+    "toolkit.context": {"toolkit.launch"},
     "toolkit.run_lock": set(),
     "toolkit.atomic": set(),
     "toolkit.assets": set(),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from toolkit.launch.environment import lacks_gpus
 
 T = TypeVar("T")
 
@@ -43,6 +45,11 @@ class Context:
     def is_first(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
+
+    @property
+    def alone(self) -> Context:
+        """The same for what this rank does by itself."""
+        return replace(self, rank=0, world=1, store=None)
 
     def wait(self) -> None:
         """Go on when all ranks are here, however long one of them works; an error if the first is gone."""
@@ -76,6 +83,15 @@ class Context:
         torch.distributed.all_gather_object(found, mine)
         return found
 
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on the first rank, which alone calls it; something that can be pickled."""
+        if self.world == 1:
+            return make()
+        found: list[Any] = [make() if self.is_first else None]
+        self.wait()
+        torch.distributed.broadcast_object_list(found, 0)
+        return found[0]  # type: ignore[no-any-return]
+
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in `dtype` although trained weights are fp32."""
         if self.dtype == torch.float32:
@@ -83,10 +99,11 @@ class Context:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def make_context(device: str, dtype: str, seed: int, together: bool = False) -> Context:
+def make_context(device: str, dtype: str | None, seed: int, together: bool = False) -> Context:
     """The context of this process.
 
-    `device` is "auto", or a torch device such as "cuda:1"; one that this machine lacks is a ValueError. `together`:
+    `device` is "auto", or a torch device such as "cuda:1"; one that this machine lacks is a ValueError. Without a
+    `dtype` it is fp32 on the CPU, else bf16. `together`:
     with the other processes that a launcher started for the run (RANK, WORLD_SIZE, ...), each on the GPU of its
     LOCAL_RANK.
     """
@@ -101,15 +118,18 @@ def make_context(device: str, dtype: str, seed: int, together: bool = False) -> 
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device: {device} was asked for, but torch {torch.__version__} sees no Apple GPU")
+    if together and device in ("auto", "cuda") and (lack := lacks_gpus(os.environ, torch.cuda.device_count())):
+        raise ValueError(lack)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    precision = DTYPES[dtype or ("fp32" if chosen.type == "cpu" else "bf16")]
     if world == 1:
-        return Context(chosen, DTYPES[dtype], seed)
+        return Context(chosen, precision, seed)
     from accelerate import PartialState
 
     store, rank, world = _open_store()
     state = PartialState(cpu=chosen.type == "cpu", timeout=PATIENCE, store=store, rank=rank, world_size=world)
-    return Context(chosen, DTYPES[dtype], seed, state.process_index, state.num_processes, store=store)
+    return Context(chosen, precision, seed, state.process_index, state.num_processes, store=store)
 
 
 @functools.cache

@@ -127,6 +127,7 @@ class WriteCaptions(ProcessPlugin):
     """Write a caption for every picture of a folder that has none."""
 
     jobs: ClassVar[tuple[str, ...]] = ("extension", "caption")
+    shares_out: ClassVar[bool] = True
 
     training_folder: str = works("output", "The log goes to `<training_folder>/<name>`.", min_length=1)
     device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
@@ -153,6 +154,10 @@ class WriteCaptions(ProcessPlugin):
             return [*lines, f"pictures: {caption.location} is missing"]
         listing = list_pictures(caption)
         return [*lines, *listing.describe(), *(f"  {listing.name(path)}" for path in listing.todo[:10])]
+
+    def filled(self) -> list[Path]:
+        """The pictures have their captions beside them."""
+        return [self.caption.location]
 
     def build(self, job: Any) -> Any:
         """The process, ready to run."""

@@ -8,8 +8,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from extensions_built_in.captioners.display import Display
-from extensions_built_in.captioners.listing import Listing, list_pictures, open_captions
+from extensions_built_in.captioners.listing import list_pictures, open_captions
 from jobs import Stopped
 from toolkit.captioning.captioner import Captioner, Subject
 from toolkit.captioning.captions import Captions, UnreadableCaption
@@ -30,6 +30,7 @@ from toolkit.data.pictures.image import BrokenImage
 from toolkit.reporting.failures import RunFailed
 from toolkit.reporting.versions import versions
 from toolkit.run_folder import RunFolder
+from toolkit.training.shares import Shares
 from toolkit.training.stop import StopFlag, say_at_once
 
 if TYPE_CHECKING:
@@ -40,8 +41,22 @@ NOT_SETTINGS = {"batch_size", "num_workers", "device"}
 """Keys that change nothing about the captions."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some pictures."""
+
+    entries: list[dict[str, Any]]
+    """Lines of the log."""
+    texts: dict[Path, str] = field(default_factory=dict)
+    """Captions that only the first rank may write."""
+
+
 class CaptionProcess:
     """Writes a caption for every picture that needs one."""
+
+    root: Path
+    captions: Captions
+    shares: Shares[Path, Outcome]
 
     def __init__(self, config: WriteCaptions, job: Job) -> None:
         self.config, self.job, self.section = config, job, config.caption
@@ -52,50 +67,70 @@ class CaptionProcess:
 
     def run(self) -> None:
         """Do it all; raises `Stopped` after a clean stop by the user."""
-        with self.folder.lock(), StopFlag(_say_stopping) as stop:
-            self.folder.write_config(to_yaml(self.job, self.config))
-            self.folder.write_versions(versions())
-            captions = open_captions(self.section)
-            settings = self._settings()
-            done = self.log.unfinished(settings) if self.section.recaption else set()
-            listing = list_pictures(self.section, captions, frozenset(done))
-            print(*listing.describe(), sep="\n", flush=True)
-            self.log.start(settings)
-            self.log.add(self._entry(listing, path, SKIPPED, reason=why) for path, _, why in listing.skipped)
-            if listing.todo:
-                self._caption(listing, captions, stop)
-            captions.close()
-            if stop.requested and self.counts.total() < len(listing.todo):
-                raise Stopped(f"{self._summary()}; the same command continues with the others")
-            self.log.end()
-            print(self._summary(), flush=True)
-            if listing.todo and not self.counts[WRITTEN]:
-                raise ValueError(f"no caption could be written ({self._summary()}); the last reason: {self.reason}")
-
-    def _caption(self, listing: Listing, captions: Captions, stop: StopFlag) -> None:
         section = self.section
-        captioner = section.build(self._context())
-        with Display(len(listing.todo)) as display:
-            for batch in self._batches(listing, display, stop):
-                begin = time.monotonic()
-                texts = self._texts(captioner, [self._subject(listing, captions, *pair) for pair in batch])
-                seconds = (time.monotonic() - begin) / len(batch)
-                self._write(listing, captions, display, [path for path, _ in batch], texts, seconds)
-                display.advance(len(batch))
-                if stop.requested:
-                    return
+        context = make_context(section.device or self.config.device, section.dtype, 0, together=True)
+        with self.folder.lock() if context.is_first else nullcontext():
+            self.root, todo, self.captions = context.of_first(self._begin)
+            self.shares = Shares(context, todo)
+            if todo:
+                self._caption(context)
+            if context.is_first:
+                self._finish()
+        if self.shares.num_done < self.shares.total:
+            raise Stopped(f"{self._summary()}; the same command continues with the others")
 
-    def _batches(self, listing: Listing, display: Display, stop: StopFlag) -> Iterator[list[tuple[Path, Image.Image]]]:
+    def _begin(self) -> tuple[Path, list[Path], Captions]:
+        """The folder, the pictures to caption, and where captions go; the first rank looks for all."""
+        self.folder.write_config(to_yaml(self.job, self.config))
+        self.folder.write_versions(versions())
+        captions = open_captions(self.section)
+        settings = self._settings()
+        done = self.log.unfinished(settings) if self.section.recaption else set()
+        listing = list_pictures(self.section, captions, frozenset(done))
+        print(*listing.describe(), sep="\n", flush=True)
+        self.log.start(settings)
+        names = [(listing.name(path), why) for path, _, why in listing.skipped]
+        self.log.add({"file": name, "status": SKIPPED, "seconds": 0.0, "reason": why} for name, why in names)
+        captions.prepare(listing.todo)
+        return listing.root, listing.todo, captions
+
+    def _caption(self, context: Context) -> None:
+        """This rank's part, and what the first has to do for the others."""
+        with Display(self.shares.total) as display, StopFlag(_say_stopping) as stop:
+            if self.shares.own:
+                self._describe(self.section.build(context), display, stop)
+            for outcome in self.shares.rest():
+                self._record(outcome, display)
+
+    def _describe(self, captioner: Captioner, display: Display, stop: StopFlag) -> None:
+        for batch in self._batches(display, stop):
+            begin = time.monotonic()
+            texts = self._texts(captioner, [self._subject(*pair) for pair in batch])
+            seconds = (time.monotonic() - begin) / len(batch)
+            self._tell(self._written([path for path, _ in batch], texts, seconds), display)
+            if stop.requested:
+                return
+
+    def _finish(self) -> None:
+        """Nobody writes any more."""
+        self.captions.close()
+        if self.shares.num_done < self.shares.total:
+            return
+        self.log.end()
+        print(self._summary(), flush=True)
+        if self.shares.total and not self.counts[WRITTEN]:
+            raise ValueError(f"no caption could be written ({self._summary()}); the last reason: {self.reason}")
+
+    def _batches(self, display: Display, stop: StopFlag) -> Iterator[list[tuple[Path, Image.Image]]]:
         """Pictures that could be opened; the others are named and logged."""
         section = self.section
         batch: list[tuple[Path, Image.Image]] = []
         ahead = max(2 * section.batch_size, section.num_workers)
-        for path, image in opened_ahead(listing.todo, section.max_res, section.num_workers, ahead):
+        for path, image in opened_ahead(self.shares.own, section.max_res, section.num_workers, ahead):
             if stop.requested:
                 return
             if isinstance(image, BrokenImage):
-                self._note(listing, display, path, FAILED, image.reason, 0.0)
-                display.advance(1)
+                self._tell(Outcome([self._entry(path, FAILED, reason=image.reason)]), display)
                 continue
             batch.append((path, image))
             if len(batch) == section.batch_size:
@@ -104,14 +139,14 @@ class CaptionProcess:
         if batch:
             yield batch
 
-    def _subject(self, listing: Listing, captions: Captions, path: Path, image: Image.Image) -> Subject:
+    def _subject(self, path: Path, image: Image.Image) -> Subject:
         """What the model is shown and asked."""
         there = ""
         # with recaption, one that cannot be read counts as none
         with suppress(UnreadableCaption):
-            there = captions.read(path)
+            there = self.captions.read(path)
         known = values(path, there, self.section.trigger_word)
-        seed = int.from_bytes(hashlib.blake2b(os.fsencode(listing.name(path)), digest_size=6).digest(), "little")
+        seed = int.from_bytes(hashlib.blake2b(os.fsencode(self._name(path)), digest_size=6).digest(), "little")
         return Subject(image, filled(self.section.prompt, known), seed)
 
     def _texts(self, captioner: Captioner, subjects: list[Subject]) -> list[str | ValueError]:
@@ -125,48 +160,50 @@ class CaptionProcess:
                 texts[index] = text
         return texts
 
-    def _write(
-        self,
-        listing: Listing,
-        captions: Captions,
-        display: Display,
-        paths: Sequence[Path],
-        texts: Sequence[str | ValueError],
-        seconds: float,
-    ) -> None:
-        """Put the texts of a batch on the disk, then into the log."""
-        section, made = self.section, {}
+    def _written(self, paths: Sequence[Path], texts: Sequence[str | ValueError], seconds: float) -> Outcome:
+        """Put the texts of a batch on the disk, if this rank may; what became of its pictures."""
+        section, captions = self.section, self.captions
+        made: dict[Path, str] = {}
+        entries = []
         for path, text in zip(paths, texts, strict=True):
             if isinstance(text, ValueError):
-                self._note(listing, display, path, FAILED, in_one_line(str(text)), seconds)
+                status, more = FAILED, {"reason": in_one_line(str(text))}
             elif (count := _num_words(text)) < section.min_words:
-                reason = f"only {count} of {section.min_words} words: {in_one_line(text)!r}"
-                self._note(listing, display, path, SHORT, reason, seconds)
+                status, more = SHORT, {"reason": f"only {count} of {section.min_words} words: {in_one_line(text)!r}"}
             elif not section.recaption and _is_there(captions, path):
-                self._note(listing, display, path, SKIPPED, "got a caption while this ran", seconds)
+                status, more = SKIPPED, {"reason": "got a caption while this ran"}
             else:
                 known = values(path, "", section.trigger_word)
                 made[path] = filled(section.prefix, known) + in_one_line(text) + filled(section.suffix, known)
+                status, more = WRITTEN, {"caption": made[path]}
+            entries.append(self._entry(path, status, seconds, **more))
+        if captions.in_one_file:
+            return Outcome(entries, made)
         captions.write(made)
-        self.counts[WRITTEN] += len(made)
-        self.log.add(self._entry(listing, path, WRITTEN, seconds, caption=text) for path, text in made.items())
+        return Outcome(entries)
 
-    def _note(self, listing: Listing, display: Display, path: Path, status: str, reason: str, seconds: float) -> None:
-        """Say and log what kept a picture from its caption."""
-        self.counts[status] += 1
-        self.reason = f"{path}: {reason}"
-        display.note(f"{path}: {reason}; {'left alone' if status == SKIPPED else 'no caption written'}")
-        self.log.add([self._entry(listing, path, status, seconds, reason=reason)])
+    def _tell(self, outcome: Outcome, display: Display) -> None:
+        for told in self.shares.tell(len(outcome.entries), outcome):
+            self._record(told, display)
 
-    def _entry(self, listing: Listing, path: Path, status: str, seconds: float = 0.0, **more: str) -> dict[str, Any]:
-        return {"file": listing.name(path), "status": status, "seconds": round(seconds, 3), **more}
+    def _record(self, outcome: Outcome, display: Display) -> None:
+        """Count, say and log what became of pictures, once their captions are on the disk."""
+        if outcome.texts:
+            self.captions.write(outcome.texts)
+        for entry in outcome.entries:
+            status = entry["status"]
+            self.counts[status] += 1
+            if status != WRITTEN:
+                self.reason = f"{self.root / entry['file']}: {entry['reason']}"
+                display.note(f"{self.reason}; {'left alone' if status == SKIPPED else 'no caption written'}")
+        self.log.add(outcome.entries)
+        display.advance(len(outcome.entries))
 
-    def _context(self) -> Context:
-        section = self.section
-        context = make_context(section.device or self.config.device, section.dtype or "fp32", 0)
-        if section.dtype is None and context.device.type != "cpu":
-            return replace(context, dtype=torch.bfloat16)
-        return context
+    def _entry(self, path: Path, status: str, seconds: float = 0.0, **more: str) -> dict[str, Any]:
+        return {"file": self._name(path), "status": status, "seconds": round(seconds, 3), **more}
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
     def _settings(self) -> dict[str, str]:
         """What a run that replaces captions has to share with the one that it continues."""

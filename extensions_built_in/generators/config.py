@@ -33,6 +33,7 @@ class GeneratorPlugin(ProcessPlugin):
     """A process that fills a folder with pictures; extensions_built_in/generators/process.py does what it says."""
 
     jobs: ClassVar[tuple[str, ...]] = ("generate", "extension")
+    shares_out: ClassVar[bool] = True
     making_key: ClassVar[str] = "generate"
     """The key that `making` comes from."""
 
@@ -101,6 +102,10 @@ class GeneratorPlugin(ProcessPlugin):
     def plan_of_pictures(self) -> list[str]:
         """The lines of `plan` on what is made."""
         return [f"pictures: of {section.folder}" for section in self.sources]
+
+    def filled(self) -> list[Path]:
+        """The folder of the pictures."""
+        return [self.destination]
 
     def build(self, job: Any) -> Any:
         """The process, ready to run."""

@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 
 from extensions_built_in.generators.album import Album, Page
@@ -37,6 +36,7 @@ from toolkit.run_lock import hold
 from toolkit.sampling.picture_files import write_picture
 from toolkit.sampling.studio import Studio
 from toolkit.trainer.frozen import Frozen
+from toolkit.training.shares import Shares
 from toolkit.training.stop import StopFlag, say_at_once
 from toolkit.training.text_rows import makers
 
@@ -63,24 +63,23 @@ class GeneratorProcess:
         """Make what is missing; raises `Stopped` after a clean stop by the user."""
         with ExitStack() as stack:
             stack.enter_context(explained(self._circumstances()))
-            stack.enter_context(hold(self.folder / ".aitk.lock"))
-            remove_leftovers(self.folder)
-            context = self._context()
+            context = make_context(self.config.device, self.config.dtype, 0, together=True)
+            context = replace(context, cache=self.cache)
+            if context.is_first:
+                stack.enter_context(hold(self.folder / ".aitk.lock"))
+                remove_leftovers(self.folder)
+            context.wait()  # the first rank may have made the model
             model = self.config.model
             if self.making.compile:
                 model = model.model_copy(update={"compile": True})
             family = model.build(context, checkpointing=False, bypass_guidance=False)
             found = [Lora(lora.path, lora.weight) for lora in self.config.loras]
             loras = Loras(family, model.key_names, found, print) if found else None
-            base = self._base()
-            orders = self.config.orders(family, base, self.cache)
-            pages = self.album.pages(orders, self._digests(orders, family, context, loras))
-            missing = self.album.missing(pages)
-            self._tell(pages, missing)
+            pages, missing = context.of_first(lambda: self._look(family, context, loras))
             if missing:
                 studio = Studio(
                     family,
-                    context,
+                    context.alone,
                     Frozen(model, family),
                     loras,
                     self.making.sampler,
@@ -88,10 +87,19 @@ class GeneratorProcess:
                     RowCache(self.cache / "text", about={"arch": model.arch, "model": model.name_or_path}),
                     model.encoding,
                 )
-                self._make(missing, studio, stack)
-            self._finish(pages)
+                self._make(Shares(context, missing), studio, stack)
+            if context.is_first:
+                self._finish(pages)
 
     # -- what is made ---------------------------------------------------------------------------------------------
+
+    def _look(self, family: Family, context: Context, loras: Loras | None) -> tuple[list[Page], list[Page]]:
+        """All that is wanted, and what is missing of it."""
+        orders = self.config.orders(family, self._base(), self.cache)
+        pages = self.album.pages(orders, self._digests(orders, family, context, loras))
+        missing = self.album.missing(pages)
+        self._tell(pages, missing)
+        return pages, missing
 
     def _digests(self, orders: Sequence[Order], family: Family, context: Context, loras: Loras | None) -> list[str]:
         """What decides each picture, in 12 letters."""
@@ -137,20 +145,19 @@ class GeneratorProcess:
 
     # -- making it ------------------------------------------------------------------------------------------------
 
-    def _make(self, missing: Sequence[Page], studio: Studio, stack: ExitStack) -> None:
+    def _make(self, shares: Shares[Page, int], studio: Studio, stack: ExitStack) -> None:
         stop = stack.enter_context(StopFlag(_tell_stop))
-        prompts = [page.order.prompt for page in missing]
-        studio.encode(prompts, bar)
-        stack.enter_context(studio.opened())
-        num_made = 0
-        with bar("making pictures", len(missing)) as advance:
-            for places in studio.batches(prompts):
-                if stop.requested:
-                    text = f"{num_made} of {len(missing)} pictures are made in {self.folder}"
-                    raise Stopped(f"{text}; the same command makes the rest")
-                self._make_batch([missing[place] for place in places], studio)
-                num_made += len(places)
-                advance(len(places))
+        prompts = [page.order.prompt for page in shares.own]
+        if prompts:
+            studio.encode(prompts, bar)
+            stack.enter_context(studio.opened())
+        batches = ([shares.own[place] for place in places] for places in studio.batches(prompts))
+        with bar("making pictures", shares.total) as advance:
+            for number in shares.in_batches(batches, lambda pages: self._make_batch(pages, studio), stop):
+                advance(number)
+        if shares.num_done < shares.total:
+            text = f"{shares.num_done} of {shares.total} pictures are made in {self.folder}"
+            raise Stopped(f"{text}; the same command makes the rest")
 
     def _make_batch(self, pages: Sequence[Page], studio: Studio) -> None:
         prompts = [page.order.prompt for page in pages]
@@ -193,12 +200,6 @@ class GeneratorProcess:
                 print(f"contact sheet: {sheet}")
         (self.folder / ON_THE_WAY).unlink(missing_ok=True)
         print(f"pictures: {self.folder}", flush=True)
-
-    def _context(self) -> Context:
-        context = make_context(self.config.device, self.config.dtype or "fp32", 0)
-        if self.config.dtype is None and context.device.type != "cpu":
-            context = replace(context, dtype=torch.bfloat16)
-        return replace(context, cache=self.cache)
 
     def _circumstances(self) -> dict[str, object]:
         """What decides which advice fits a failure."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.launch.flags import given
+from toolkit.launch.limits import gpus_in
 from toolkit.launch.script import Script, Shell
 from toolkit.registry import ROOT
 
 if TYPE_CHECKING:
     from extensions_built_in.launchers.config import Container, Slurm
     from jobs import Job
+    from toolkit.config.plugins import ProcessPlugin
 
 MARGIN_S = 30
 """What is left of the lead when torchrun ends its processes."""
@@ -63,7 +65,9 @@ def make_script(config: Slurm, work: Work, job: Job) -> Script:
 
 def _options(config: Slurm, work: Work) -> dict[str, str | int | None]:
     """The flags of sbatch."""
-    gpus = {"gres": config.gres} if config.gres else {"gpus-per-node": config.gpus_per_node or None}
+    gpus = {"gres": config.gres, "gpus-per-node": config.gpus_per_node or None}
+    if config.gres and gpus_in(config.gres) is not None:
+        del gpus["gpus-per-node"]
     options: dict[str, str | int | None] = {
         "job-name": work.name,
         "account": config.account,
@@ -104,8 +108,11 @@ def _facts(config: Slurm, work: Work, job: Job) -> dict[str, str]:
         "AITK_SIGNAL_LEAD_S": str(config.signal_lead_s),
         "AITK_GPUS_PER_NODE": str(config.gpus),
     }
-    if any(process.shares_out for process in job.processes):
+    parts = [part for process in job.processes for part in (*process.preparations(), process)]
+    # otherwise nobody can tell whether a start has done anything
+    if all(part.trains or part.filled() for part in parts) and not (work.indices and any(_filled(parts))):
         facts["AITK_PROGRESS"] = work.run_folder if work.indices else os.pathsep.join(_trained(job))
+        facts |= {"AITK_FILLED": os.pathsep.join(map(str, _filled(parts)))} if any(_filled(parts)) else {}
     return facts
 
 
@@ -114,8 +121,13 @@ def _trained(job: Job) -> list[str]:
     return [
         str(Path(process.training_folder).expanduser().absolute() / (process.name or job.name))  # type: ignore[attr-defined]
         for process in job.processes
-        if process.shares_out
+        if process.trains
     ]
+
+
+def _filled(parts: Sequence[ProcessPlugin]) -> list[Path]:
+    """What else fills while a job works."""
+    return [folder.absolute() for part in parts for folder in part.filled()]
 
 
 def _cores(config: Slurm) -> int | None:
@@ -168,7 +180,7 @@ def _results(work: Work) -> Path:
 
 def _may_go_offline(job: Job) -> bool:
     """Whether a start that finds a save needs nothing more of the Hub: of one trainer that does not upload."""
-    if len(job.processes) != 1 or not job.processes[0].shares_out:
+    if len(job.processes) != 1 or not job.processes[0].trains:
         return False
     save = getattr(job.processes[0], "save", None)
     return save is not None and not save.push_to_hub

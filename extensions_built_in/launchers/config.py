@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toolkit.launch.launcher import Launcher
 
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
+LIKE_GPUS = re.compile(r"gpus?([:= ].*)?", re.IGNORECASE)
 ONE_LINE = (
     "account",
     "partition",
@@ -102,9 +103,14 @@ class Slurm(LauncherPlugin):
 
     @classmethod
     def site_defaults(cls, data: Mapping[str, Any]) -> Document | None:
-        """The site profile."""
+        """The site profile, without what it says of GPUs if the config asks for them, by either of the two keys."""
         name = data.get("profile")
-        return read_profile(None if name is None else str(name))
+        site = read_profile(None if name is None else str(name))
+        if site is not None and (data.get("gpus_per_node") is not None or gpus_in(str(data.get("gres"))) is not None):
+            site.data.pop("gpus_per_node", None)
+            if gpus_in(str(site.data.get("gres"))) is not None:
+                site.data.pop("gres")
+        return site
 
     @field_validator("time", "mem", mode="before")
     @classmethod
@@ -136,7 +142,13 @@ class Slurm(LauncherPlugin):
         """Keys that do not fit together, and flags that are none."""
         limit = seconds_of(self.time) if self.time else None
         if limit is not None and limit <= self.signal_lead_s:
-            yield ("signal_lead_s",), f"must be less than the time of a start, {limit} s"
+            if "signal_lead_s" in self.model_fields_set:
+                yield ("signal_lead_s",), f"must be less than the time of a start, {limit} s"
+            else:
+                yield ("time",), f"is {limit} s; it must be more than launch.signal_lead_s, {self.signal_lead_s} s"
+        for part in (self.gres or "").split(","):
+            if LIKE_GPUS.fullmatch(part.strip()) and gpus_in(part) is None:
+                yield ("gres",), f"'{part.strip()}' asks for no GPU; write gpu:4, or gpu:a100:4"
         asked = gpus_in(self.gres) if self.gres else None
         if asked is not None and "gpus_per_node" in self.model_fields_set and self.gpus_per_node != asked:
             yield ("gpus_per_node",), f"is {self.gpus_per_node}, but gres asks for {asked}; one of them is enough"

@@ -21,10 +21,13 @@ class LocalRanks:
     def plan(self, order: Order) -> list[str]:
         """What would be started."""
         lines = [f"runs in {self.gpus} process{'es' * (self.gpus != 1)} on this machine, one per GPU"]
-        for plugin in self.job.processes:
-            each = getattr(plugin, "samples_per_step", 0)
-            if plugin.shares_out and each:
+        for plugin in self.job.processes if self.gpus > 1 else ():
+            if each := getattr(plugin, "samples_per_step", 0):
                 lines.append(f"each step: {each} samples in each process, {each * self.gpus} in all")
+            elif plugin.shares_out:
+                lines.append(f"{plugin.type}: each process does its part of the work")
+            else:
+                lines.append(f"{plugin.type}: the first process does it alone")
         return lines
 
     def start(self, order: Order) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from extensions_built_in.launchers.batch import Work, make_script
 from extensions_built_in.launchers.origins import describe_environment, find_patch
+from extensions_built_in.launchers.refusals import explain
 from toolkit.atomic import write_text
 from toolkit.config.explain import to_yaml
 from toolkit.launch.launcher import Array, Order
 from toolkit.launch.limits import seconds_of
-from toolkit.launch.record import SUBMISSIONS, run_folder
-from toolkit.launch.requeue import forget_starts
+from toolkit.launch.queue import Queue
+from toolkit.launch.record import SUBMISSIONS, run_folder, submissions
+from toolkit.launch.requeue import add_line, forget_starts
 from toolkit.launch.save_time import longest_save
 from toolkit.launch.script import Script, Shell
 from toolkit.launch.slurm import SlurmError, start_estimate, submit, submitted
@@ -54,6 +55,9 @@ class SlurmJob:
     def start(self, order: Order) -> int:
         """Write the files, submit, and say where to look."""
         folder, options = self._folder(order), self._options(order)
+        if busy := "" if order.test_only else self._busy(order):
+            print(f"job '{self._name(order)}' was not submitted: {busy}", file=sys.stderr)
+            return FAILED
         for warning in self._warnings(order):
             print(warning, file=sys.stderr)
         script = folder / "submit.sbatch"
@@ -70,8 +74,22 @@ class SlurmJob:
                 self._announce(folder, order, job_id)
                 return wait()
         except SlurmError as error:
-            print(f"job '{self._name(order)}' was not submitted: {error}", file=sys.stderr)
+            said = [f"job '{self._name(order)}' was not submitted: {error}", *explain(str(error), self.job.document)]
+            print("\n".join(said), file=sys.stderr)
             return FAILED
+
+    def _busy(self, order: Order) -> str:
+        """Which job waits to do this run or does it, so that another one would fail; "" if this one is to wait too."""
+        if order.array is not None or order.depends_on or self.config.dependency:
+            return ""
+        queue, folder = Queue(), run_folder(self.job)
+        for entry in submissions(folder):
+            if (found := queue.at_hand(entry["job_id"])) is not None:
+                return (
+                    f"SLURM job {found.job_id} is there for {folder} already ({found.state}); `aitk cancel {folder}` "
+                    "stops it, -n gives this run another name, launch.dependency has it wait"
+                )
+        return ""
 
     def _announce(self, folder: Path, order: Order, job_id: str) -> None:
         """Write down what was submitted, and say where its log is."""
@@ -79,8 +97,7 @@ class SlurmJob:
         log = folder / (f"slurm-{job_id}_%a.out" if order.array else f"slurm-{job_id}.out")
         command = ["sbatch", *self._options(order), str(folder / "submit.sbatch")]
         entry = {"job_id": job_id, "time": time.time(), "command": command, "log": str(log)}
-        with (folder.parent / SUBMISSIONS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        add_line(folder.parent / SUBMISSIONS, entry)
         shown = str(log).replace("%a", "INDEX")
         print(f"job '{self._name(order)}' is SLURM job {job_id}; log: {shown}", flush=True)
 

@@ -30,6 +30,7 @@ from toolkit.sampling.picture_files import write_picture
 from toolkit.sampling.prompts import SamplePrompt, fit_size
 from toolkit.sampling.studio import Studio
 from toolkit.trainer.frozen import Frozen
+from toolkit.training.shares import Shares
 from toolkit.training.stop import StopFlag, say_at_once
 
 if TYPE_CHECKING:
@@ -46,24 +47,33 @@ class ClassImagesProcess:
 
     def run(self) -> None:
         """Make what is missing; raises `Stopped` after a clean stop by the user."""
-        remove_leftovers(self.folder)
-        missing = self.missing()
+        config = self.config
+        cache = cache_root(Path(config.training_folder).expanduser() / "run", os.environ)
+        context = replace(make_context(config.device, config.dtype, config.seed, together=True), cache=cache)
+        missing = context.of_first(self._look)
         if not missing:
-            print(f"class pictures: all {self.config.num_images} are in {self.folder}", flush=True)
             return
-        print(f"class pictures: {len(missing)} of {self.config.num_images} are to be made in {self.folder}", flush=True)
-        cache = cache_root(Path(self.config.training_folder).expanduser() / "run", os.environ)
-        context = replace(make_context(self.config.device, self.config.dtype, self.config.seed), cache=cache)
         with ExitStack() as stack:
             stack.enter_context(explained(self._circumstances()))
+            shares: Shares[int, int] = Shares(context, missing)
             stop = stack.enter_context(StopFlag(_tell_stop))
             family = self.config.model.build(context, checkpointing=False, bypass_guidance=False)
             if family.facts.needs_references:
                 raise ValueError("dreambooth: this model makes pictures from reference pictures, so it cannot make "
                                  "class pictures; put your own into class_folder, or remove class_prompt")  # fmt: skip
-            self._make(missing, family, context, stack, stop)
+            self._make(shares, family, context, stack, stop)
 
     # -- what is there --------------------------------------------------------------------------------------------
+
+    def _look(self) -> list[int]:
+        """Tidy up, and say what is missing."""
+        remove_leftovers(self.folder)
+        missing, wanted = self.missing(), self.config.num_images
+        if missing:
+            print(f"class pictures: {len(missing)} of {wanted} are to be made in {self.folder}", flush=True)
+        else:
+            print(f"class pictures: all {wanted} are in {self.folder}", flush=True)
+        return missing
 
     def missing(self) -> list[int]:
         """Numbers of the pictures to make. Pictures of other origin count, broken ones do not."""
@@ -90,21 +100,26 @@ class ClassImagesProcess:
 
     # -- making the rest ------------------------------------------------------------------------------------------
 
-    def _make(self, missing: Sequence[int], family: Family, context: Context, stack: ExitStack, stop: StopFlag) -> None:
-        size = self.config.batch_size
-        studio = Studio(family, context, Frozen(self.config.model, family), sampler=self.config.sampler, most=size)
-        prompts = self._prompts(missing, family)
-        studio.encode(prompts, bar)
-        stack.enter_context(studio.opened())
-        with bar("making class pictures", len(missing)) as advance:
-            for start in range(0, len(missing), size):
-                if stop.requested:
-                    text = f"{start} of {len(missing)} class pictures are made in {self.folder}"
-                    raise Stopped(f"{text}; the same command makes the rest")
-                self._make_batch(missing[start : start + size], prompts[start : start + size], studio)
-                advance(len(missing[start : start + size]))
+    def _make(
+        self, shares: Shares[int, int], family: Family, context: Context, stack: ExitStack, stop: StopFlag
+    ) -> None:
+        size, own = self.config.batch_size, shares.own
+        studio = Studio(
+            family, context.alone, Frozen(self.config.model, family), sampler=self.config.sampler, most=size
+        )
+        if own:
+            studio.encode(self._prompts(own, family), bar)
+            stack.enter_context(studio.opened())
+        batches = (own[start : start + size] for start in range(0, len(own), size))
+        with bar("making class pictures", shares.total) as advance:
+            for number in shares.in_batches(batches, lambda numbers: self._make_batch(numbers, family, studio), stop):
+                advance(number)
+        if shares.num_done < shares.total:
+            text = f"{shares.num_done} of {shares.total} class pictures are made in {self.folder}"
+            raise Stopped(f"{text}; the same command makes the rest")
 
-    def _make_batch(self, numbers: Sequence[int], prompts: Sequence[SamplePrompt], studio: Studio) -> None:
+    def _make_batch(self, numbers: Sequence[int], family: Family, studio: Studio) -> None:
+        prompts = self._prompts(numbers, family)
         for number, prompt, frames in zip(numbers, prompts, studio.make(prompts), strict=True):
             write_picture(frames[0], self.path(number), asdict(prompt))
 

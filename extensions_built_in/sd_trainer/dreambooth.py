@@ -43,6 +43,7 @@ class ClassImages(ProcessPlugin):
     """Make pictures of one prompt with a model, as many as a folder lacks."""
 
     jobs: ClassVar[tuple[str, ...]] = ("extension", "train")
+    shares_out: ClassVar[bool] = True
 
     training_folder: str = works("output", "The default `folder` is in the cache beside this one.", min_length=1)
     device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
@@ -96,6 +97,10 @@ class ClassImages(ProcessPlugin):
 
     def _count(self) -> int:
         return sum(1 for _ in preflight.pictures(self.destination))
+
+    def filled(self) -> list[Path]:
+        """The folder of the pictures."""
+        return [self.destination]
 
     def build(self, job: Any) -> Any:
         """The process, ready to run."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_ranks import fork_ranks
 from killed_run import kill_when, kills
 from PIL import Image
 
@@ -18,6 +21,7 @@ from jobs import Stopped, get_job
 from jobs.job import Job
 from toolkit.cli.app import run_command_line
 from toolkit.config import ConfigError
+from toolkit.launch import local
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEAKER = '''
@@ -460,3 +464,100 @@ def test_display_measures_speed() -> None:
         speed, left = display.stats.split(", ")
         assert 5 < float(speed.split()[0]) <= 50 and left == "0:00:01 left"
     assert "captions: 5/10" in shown.getvalue()
+
+
+@kills
+class TestSeveralProcesses:
+    """Two processes caption a folder together."""
+
+    @pytest.fixture(params=["beside", "in one file"])
+    def job(self, request: Any, job_of: Callable[..., Job], pictures: Path, tmp_path: Path) -> Callable[..., Job]:
+        """A job on 12 pictures, one of them broken."""
+        for number in range(7):
+            Image.new("RGB", (60 + number, 10)).save(pictures / f"f{number}.png")
+        file = {"jsonl": str(tmp_path / "all.jsonl")} if request.param == "in one file" else {}
+        return lambda **keys: job_of(**{"recaption": True, "batch_size": 2, "num_workers": 1, **file, **keys})
+
+    def captions(self, pictures: Path, tmp_path: Path) -> dict[str, str]:
+        """By picture, wherever they are."""
+        file = tmp_path / "all.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        found = [(entry["file_name"], entry["caption"]) for entry in map(json.loads, lines)]
+        return dict(found) if found else {name: text for name, text in captions(pictures).items() if text[0].isdigit()}
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, job: Job) -> int:
+        """Have two processes do a job; the exit code."""
+
+        def main(command: Any) -> int:
+            try:
+                job.run()
+            except Stopped as stopped:
+                print(stopped)
+                return 130
+            return 0
+
+        fork_ranks(monkeypatch, main)
+        return local.run_ranks([], 2, os.environ)
+
+    def after_each(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+        """Call `act` with the rank when a batch was described."""
+        from extensions_built_in.captioners import process
+
+        described = process._described
+
+        def acting(*arguments: Any) -> Any:
+            texts = described(*arguments)
+            act(int(os.environ["RANK"]))
+            return texts
+
+        monkeypatch.setattr(process, "_described", acting)
+
+    def test_they_write_what_one_writes(
+        self, job: Any, pictures: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def note(rank: int) -> None:
+            with (tmp_path / "ranks").open("a") as file:
+                file.write(str(rank))
+
+        with monkeypatch.context() as patch:
+            self.after_each(patch, note)
+            assert self.run(patch, job()) == 0
+        assert Counter((tmp_path / "ranks").read_text()) == {"0": 3, "1": 3}
+        out = capfd.readouterr().out
+        assert "captions: 11 written, 1 failed" in out and "captions: 12/12" in out and "e.png" in out
+        both, entries = self.captions(pictures, tmp_path), log(tmp_path)
+        assert len(both) == 11 and Counter(entry["status"] for entry in entries) == {"written": 11, "failed": 1}
+        assert len({entry["file"] for entry in entries}) == 12
+        job().run()
+        assert self.captions(pictures, tmp_path) == both
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_the_next_start_captions_the_others(
+        self, number: int, rank: int, job: Any, pictures: Path, tmp_path: Path, capfd: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        times: list[int] = []
+
+        def end(own: int) -> None:
+            times.append(own)
+            if own == rank and len(times) == 2:
+                os.kill(os.getppid() if number == signal.SIGTERM else os.getpid(), number)
+                time.sleep(0.5)  # until it comes back
+
+        with monkeypatch.context() as patch:
+            self.after_each(patch, end)
+            patch.setattr(local, "GRACE_S", 0.5)
+            assert self.run(patch, job(batch_size=1, pause=0.1)) == (130 if number == signal.SIGTERM else 1)
+        done = {entry["file"] for entry in log(tmp_path) if entry["status"] == "written"}
+        written = self.captions(pictures, tmp_path)
+        assert 1 <= len(done) <= len(written) <= 11 and len(done) < 11
+        if number == signal.SIGTERM:
+            assert len(done) == len(written)
+            assert f"{len(done)} written" in capfd.readouterr().out
+        job(batch_size=1, pause=0.1).run()
+        assert f"{12 - len(done)} to caption" in capfd.readouterr().out
+        assert len(self.captions(pictures, tmp_path)) == 11
+        assert not list(pictures.rglob(".aitk-*"))
+        files = [entry["file"] for entry in log(tmp_path) if entry["status"] == "written"]
+        assert len(files) == len(set(files)) == 11

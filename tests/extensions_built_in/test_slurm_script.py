@@ -225,6 +225,8 @@ def test_an_array_has_a_log_and_a_folder_per_run(here: Path) -> None:
             {"time": 2, "signal_lead_s": 120},
             "config.launch.signal_lead_s: must be less than the time of a start, 120 s",
         ),
+        ({"time": 2}, "config.launch.time: is 120 s; it must be more than launch.signal_lead_s, 180 s"),
+        ({"gres": "nvme:1,gpus:4"}, "config.launch.gres: 'gpus:4' asks for no GPU; write gpu:4, or gpu:a100:4"),
         ({"gres": "gpu:a100:4", "gpus_per_node": 2}, "config.launch.gpus_per_node: is 2, but gres asks for 4"),
         ({"env": {"A B": "x"}}, "cannot be the name of an environment variable"),
         ({"partition": "a\n#SBATCH --x"}, "config.launch.partition: must be one line of text"),
@@ -240,7 +242,9 @@ def test_times_as_sbatch_takes_them(time: Any) -> None:
     assert f"#SBATCH --time={time}\n" in script(config(time=time))
 
 
-@pytest.mark.parametrize("gres, tasks", [("gpu:4", 4), ("gpu", 1), ("gpu:a100:2,nvme:100", 2), ("tmpdisk:10", 1)])
+@pytest.mark.parametrize(
+    "gres, tasks", [("gpu:4", 4), ("gpu", 1), ("gpu:a100:2,nvme:1", 2), ("gpu:3090:2", 2), ("tmpdisk:10", 1)]
+)
 def test_a_gres_says_how_many_processes_there_are(gres: str, tasks: int) -> None:
     assert f"#SBATCH --ntasks-per-node={tasks}\n#SBATCH --gres={gres}\n" in script(config(gres=gres))
 
@@ -250,6 +254,27 @@ def test_a_chain_waits_for_what_the_config_waits_for_too(here: Path) -> None:
     assert job.launcher is not None
     plan = job.launcher.build(job).plan(order(depends_on=["--dependency=afterok:12", "--kill-on-invalid-dep=yes"]))
     assert "sbatch --parsable --dependency=afterok:12,afterok:7 --kill-on-invalid-dep=yes" in plan[0]
+
+
+def test_progress_is_looked_for_where_it_shows(here: Path) -> None:
+    source = config()
+    train = source["config"]["process"][0]
+    pictures = {"type": "to_folder", "output_folder": "made", "model": train["model"], "generate": {"prompts": ["a"]}}
+    assert "AITK_PROGRESS=" in script(source) and "HF_HUB_OFFLINE" in script(source)
+    dream = {**train, "dreambooth": {"class_prompt": "a cat", "class_folder": "cats"}}
+    for processes, steps, filled in (
+        ([pictures], "''", [f"{here}/made"]),
+        ([pictures, train], f"'{here}/output/my run'", [f"{here}/made"]),
+        ([dream], f"'{here}/output/my run'", [f"{here}/cats"]),
+    ):
+        source["config"]["process"] = processes
+        text = script(source)
+        assert f"export AITK_PROGRESS={steps}\n" in text and f"export AITK_FILLED={':'.join(filled)}\n" in text
+        assert ("HF_HUB_OFFLINE" in text) == (processes == [dream])
+    # nothing tells how far a merge is
+    merge = {"type": "merge_loras", "output_path": "m.safetensors", "loras": ["a.safetensors", "b.safetensors"]}
+    source["config"]["process"] = [train, merge]
+    assert "AITK_PROGRESS=" not in script(source) and "AITK_FILLED=" not in script(source)
 
 
 def test_a_dry_run_needs_neither_torch_nor_slurm_and_writes_nothing(here: Path) -> None:
@@ -281,6 +306,39 @@ def test_without_slurm_the_files_are_there_and_the_reason_is_said(
     assert not [name for name, text in written.items() if "a-secret-value" in text]
     again = get_job(here / "output" / "my run" / "slurm" / "config.yaml")
     assert to_yaml(again) == to_yaml(job) and again.launcher is None
+
+
+def answering(here: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
+    """Put small programs in SLURM's place."""
+    (here / "bin").mkdir()
+    for name, body in programs.items():
+        (here / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (here / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}/bin:{os.environ['PATH']}")
+
+
+def test_what_sbatch_refuses_is_told_with_the_key(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(here, monkeypatch, squeue="", sbatch="echo 'error: Invalid feature specification' >&2; exit 1")
+    job = get_job(config(constraint="a10"))
+    assert job.launcher is not None and job.launcher.build(job).start(order()) == 1
+    assert "config.launch.constraint: `sinfo -o '%N %f'` lists what the machines have" in capsys.readouterr().err
+
+
+def test_a_run_that_is_in_the_queue_is_not_submitted_a_second_time(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queued = here / "queued"
+    answering(here, monkeypatch, sbatch="echo 12", squeue=f"[ ! -e {queued} ] || echo '12|PENDING|None||N/A'")
+    job = get_job(config())
+    assert job.launcher is not None and job.launcher.build(job).start(order()) == 0
+    queued.touch()
+    assert job.launcher.build(job).start(order()) == 1
+    assert "was not submitted: SLURM job 12 is there for output/my run already (PENDING)" in capsys.readouterr().err
+    assert job.launcher.build(job).start(order(depends_on=["--dependency=afterok:12"])) == 0
+    queued.unlink()
+    assert job.launcher.build(job).start(order()) == 0
 
 
 def test_a_save_that_takes_too_long_is_told_before_the_next_submission(here: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,13 @@ class UnreadableCaption(ValueError):
 
 class Captions(Protocol):
     """A place of captions."""
+
+    in_one_file: bool
+    """Whether only one process may write them."""
+
+    def prepare(self, pictures: Iterable[Path]) -> None:
+        """Remove what killed writers left; before anybody writes captions of these pictures."""
+        ...
 
     def place(self, picture: Path) -> str:
         """What identifies the caption of a picture; equal for pictures that share it."""
@@ -40,9 +47,15 @@ class Captions(Protocol):
 class Sidecars:
     """Caption files beside the pictures, with the ending `extension` (.txt)."""
 
+    in_one_file = False
+
     def __init__(self, extension: str) -> None:
         self.extension = extension
-        self._tidied: set[Path] = set()
+
+    def prepare(self, pictures: Iterable[Path]) -> None:
+        """In the folders of these pictures."""
+        for folder in {picture.parent for picture in pictures}:
+            remove_leftovers(folder)
 
     def file(self, picture: Path) -> Path:
         """Where the caption of a picture is."""
@@ -67,10 +80,6 @@ class Sidecars:
     def write(self, texts: Mapping[Path, str]) -> None:
         """One file each, replaced as a whole."""
         for picture, text in texts.items():
-            if picture.parent not in self._tidied:
-                # what a killed run left behind
-                remove_leftovers(picture.parent)
-                self._tidied.add(picture.parent)
             write_text(self.file(picture), text + "\n")
 
     def close(self) -> None:
@@ -84,6 +93,8 @@ class JsonLines:
     only that one. The line that a kill cut off is dropped when the file is opened.
     """
 
+    in_one_file = True
+
     def __init__(self, file: Path) -> None:
         self.file = file
         self._entries: dict[str, dict[str, Any]] = {}
@@ -91,6 +102,10 @@ class JsonLines:
         self._end = 0
         if file.exists():
             self._load()
+
+    def prepare(self, pictures: Iterable[Path]) -> None:
+        """Beside the file."""
+        remove_leftovers(self.file.parent, self.file.name)
 
     def place(self, picture: Path) -> str:
         """The picture's name in the file."""

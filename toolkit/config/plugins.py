@@ -42,6 +42,9 @@ class ProcessPlugin(Section):
     shares_out: ClassVar[bool] = False
     """Whether several ranks do the process together; otherwise only the first of them does it."""
 
+    trains: ClassVar[bool] = False
+    """Whether it saves its steps in `<training_folder>/<name>`, and each start goes on at the last one."""
+
     handed_down: ClassVar[Mapping[str, str]] = {}
     """Keys of the process that hold further inside too: {"trigger_word": "datasets.*.trigger_word"}."""
 
@@ -65,6 +68,10 @@ class ProcessPlugin(Section):
 
     def plan(self) -> list[str]:
         """What would be done, a few lines for `aitk check` and `aitk run --dry-run`."""
+        return []
+
+    def filled(self) -> list[Path]:
+        """Folders that fill while it works: a start that put nothing there was in vain, and is not repeated."""
         return []
 
     def results(self, job: str) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.launch.environment import on_cluster, own_rank, stop_signals
-from toolkit.launch.record import close, was_cancelled
+from toolkit.launch.record import SUBMISSIONS, close, was_cancelled
 from toolkit.launch.slurm import SlurmError, own_job, own_state, requeue, submit_again
 
 TEMPORARY = 75
@@ -23,7 +23,6 @@ PATIENCE_S = 60.0
 FIRST_S = 20.0
 """How long another rank waits for the first to do it, which ends the others as well."""
 STARTS = "slurm/starts.jsonl"
-SUBMISSIONS = "slurm/jobs.jsonl"
 STOP_FILE = "stop"
 """A file of this name in the run folder stops a run for good; see `toolkit/trainer/stop_files.py`."""
 
@@ -31,7 +30,7 @@ STOP_FILE = "stop"
 def note_start(env: Mapping[str, str]) -> None:
     """Write down how far the run is at the beginning of a start."""
     if on_cluster(env) and own_rank(env) == 0 and "AITK_RUN_FOLDER" in env:
-        _add_line(_run_folder(env) / STARTS, {"job_id": own_job(env), "time": time.time(), "progress": progress(env)})
+        add_line(_run_folder(env) / STARTS, {"job_id": own_job(env), "time": time.time(), "progress": progress(env)})
 
 
 def after_stop(env: Mapping[str, str], together: bool = True) -> int:
@@ -54,7 +53,7 @@ def after_stop(env: Mapping[str, str], together: bool = True) -> int:
         close(_run_folder(env), "requeued")
         told = _start_again(env)
     if told:
-        close(_run_folder(env), "stopped", f"it saved, and is not started again: {told}")
+        close(_run_folder(env), "stopped", f"it stopped, and is not started again: {told}")
         print(f"the job is not started again: {told}", flush=True)
     elif "AITK_AGAIN" not in env:
         # SLURM ends this process by this signal
@@ -90,12 +89,16 @@ def why_not(env: Mapping[str, str]) -> str:
 
 
 def progress(env: Mapping[str, str]) -> dict[str, Any]:
-    """How far the run is: the newest saved step of each trainer, and the size of what is cached."""
-    folders = [Path(part) for part in env.get("AITK_PROGRESS", "").split(os.pathsep) if part]
+    """How far the run is: the newest saved step of each trainer, and the size of what is cached and otherwise made."""
+    folders, filled = _folders(env, "AITK_PROGRESS"), _folders(env, "AITK_FILLED")
     caches = (
         {Path(env["AITK_CACHE"])} if env.get("AITK_CACHE") else {folder.parent / ".aitk_cache" for folder in folders}
     )
-    return {"steps": [_newest_step(folder) for folder in folders], "cached": sum(map(_num_bytes, sorted(caches)))}
+    return {
+        "steps": [_newest_step(folder) for folder in folders],
+        "cached": sum(map(_num_bytes, sorted(caches))),
+        "filled": sum(map(_num_bytes, filled)),
+    }
 
 
 def forget_starts(run_folder: Path) -> None:
@@ -113,7 +116,8 @@ def _start_again(env: Mapping[str, str]) -> str:
             refusal = requeue(env)
     except SlurmError as error:
         refusal = str(error)
-    if not refusal:
+    # a job whose machine was declared lost is in the queue again before its processes have ended
+    if not refusal or own_state(env)[0] == "PENDING":
         print("the job is started again and goes on there", flush=True)
         return ""
     try:
@@ -121,7 +125,7 @@ def _start_again(env: Mapping[str, str]) -> str:
     except SlurmError as error:
         return f"{refusal}; nor could it be submitted again: {error}"
     previous = own_job(env)
-    _add_line(_run_folder(env) / SUBMISSIONS, {"job_id": job_id, "time": time.time(), "after": previous})
+    add_line(_run_folder(env) / SUBMISSIONS, {"job_id": job_id, "time": time.time(), "after": previous})
     return f"{refusal}; it goes on as job {job_id} instead"
 
 
@@ -133,10 +137,15 @@ def _newest_step(folder: Path) -> int:
         return 0
 
 
+def _folders(env: Mapping[str, str], name: str) -> list[Path]:
+    return [Path(part) for part in env.get(name, "").split(os.pathsep) if part]
+
+
 def _num_bytes(folder: Path) -> int:
+    """The size of all files but those that are being written, or were when a start was cut short."""
     total = 0
     for place, _, names in os.walk(folder):
-        for name in names:
+        for name in (name for name in names if not name.startswith(".")):
             with contextlib.suppress(OSError):  # removed in between
                 total += os.stat(os.path.join(place, name)).st_size
     return total
@@ -170,7 +179,8 @@ def _run_folder(env: Mapping[str, str]) -> Path:
     return Path(env["AITK_RUN_FOLDER"])
 
 
-def _add_line(path: Path, entry: Mapping[str, Any]) -> None:
+def add_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add to a file of one JSON value per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")

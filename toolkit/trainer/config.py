@@ -21,6 +21,7 @@ class TrainerPlugin(ProcessPlugin):
 
     jobs = ("extension", "train")
     shares_out = True
+    trains = True
 
     training_folder: str = works(..., "Results go to `<training_folder>/<name>`.", min_length=1)
     device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")

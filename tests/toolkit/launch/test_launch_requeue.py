@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from toolkit.launch.environment import cluster_ranks, lacks_gpus
 from toolkit.launch.requeue import TEMPORARY, note_start, why_not
 from toolkit.launch.save_time import SaveTime, longest_save, save_time
-from toolkit.launch.slurm import own_job
+from toolkit.launch.slurm import SlurmError, own_job, start_estimate, submit, submitted
 from toolkit.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,6 +91,18 @@ def test_progress_is_a_saved_step_or_a_fuller_cache(env: dict[str, str]) -> None
     assert why_not(env) == ""
 
 
+def test_pictures_and_captions_are_progress_too(env: dict[str, str], tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    env |= {"AITK_PROGRESS": "", "AITK_FILLED": str(made)}
+    (made / "0.png").write_bytes(b"1")
+    note_start(env)
+    (made / ".aitk-tmp-1.png").write_bytes(b"half of one")
+    assert why_not(env).startswith("this start made no progress")
+    (made / "1.png").write_bytes(b"2")
+    assert why_not(env) == ""
+
+
 def test_work_whose_progress_is_not_known_may_go_on(env: dict[str, str]) -> None:
     del env["AITK_PROGRESS"]
     note_start(env)
@@ -127,6 +141,15 @@ def test_the_first_rank_asks_and_the_others_leave_quietly(env: dict[str, str]) -
     assert asked(env) == ["requeue 7"]
 
 
+def test_what_slurm_starts_again_by_itself_is_not_submitted_anew(env: dict[str, str]) -> None:
+    note_start(env)
+    save(env, 1)
+    (programs(env) / "scontrol.state").write_text("JobId=7 JobState=PENDING Reason=BeginTime\n")
+    (programs(env) / "scontrol.code").write_text("1")
+    assert leave(env) == (TEMPORARY, "the job is started again and goes on there\n")
+    assert asked(env) == ["requeue 7"]
+
+
 def test_a_task_of_an_array_is_named_by_its_index(env: dict[str, str]) -> None:
     env |= {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}
     assert own_job(env) == "5_3"
@@ -149,6 +172,15 @@ def test_without_any_way_the_reason_is_said(env: dict[str, str]) -> None:
     assert code == TEMPORARY
     assert "the job is not started again: exit code 1; nor could it be submitted again" in said
     assert "no such thing" in said
+
+
+def test_programs_that_belong_to_no_cluster_are_told(env: dict[str, str]) -> None:
+    said = "sbatch: fatal: Could not establish a configuration source"
+    (programs(env) / "sbatch").write_text(f"#!/bin/bash\necho {said} >&2\nexit 1\n")
+    script = Path(env["AITK_SCRIPT"])
+    for ask in (submit, start_estimate, lambda script: submitted(script).__enter__()):
+        with pytest.raises(SlurmError, match=f"{said}; is this a login node of the cluster"):
+            ask(script)
 
 
 def test_slurm_names_the_ranks(env: dict[str, str]) -> None:
@@ -185,3 +217,31 @@ def test_a_second_signal_does_not_keep_a_job_from_being_started_again(env: dict[
     )
     assert leave(env)[0] in (TEMPORARY, -signal.SIGTERM)
     assert asked(env) == ["requeue 7"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what a process does with its signals")
+@pytest.mark.parametrize("name", ["SigBlk", "SigCgt"])
+def test_a_signal_before_the_first_job_has_it_started_again(env: dict[str, str], tmp_path: Path, name: str) -> None:
+    """While the program is loaded, which holds signals back, or while it reads a config (this one never comes)."""
+    os.mkfifo(tmp_path / "job.yaml")
+    command = [sys.executable, str(ROOT / "run.py"), "job.yaml"]
+    process = subprocess.Popen(command, env={**os.environ, **env}, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 40
+    while signal.SIGUSR2 not in signals_of(process.pid, name):
+        assert time.monotonic() < end and process.poll() is None
+    process.send_signal(signal.SIGUSR2)
+    while asked(env) != ["requeue 7"]:
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)  # as SLURM does
+        time.sleep(0.02)
+    assert process.communicate()[1] == "interrupted before the job began\n"
+    assert process.returncode == -signal.SIGTERM
+
+
+def signals_of(pid: int, name: str) -> list[int]:
+    """The signals that a process blocks (SigBlk), or catches (SigCgt)."""
+    found = re.search(rf"^{name}:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    bits = int(found[1], 16) if found else 0
+    return [number for number in range(1, 65) if bits >> (number - 1) & 1]
