@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -55,8 +56,12 @@ def start(arguments: list[str]) -> int:
     read_env_file(Path(".env"), os.environ)
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
+    from toolkit.launch.environment import cluster_ranks, on_cluster, stop_signals
+
+    if arguments[:1] == ["run"] and on_cluster(os.environ):
+        # heard when something can be done about it: `leaving_when_told` of toolkit/cli/unattended.py
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals(os.environ))
     from toolkit.cli.app import run_command_line
-    from toolkit.launch.environment import cluster_ranks
     from toolkit.launch.parent import end_with_parent
 
     end_with_parent(os.environ)

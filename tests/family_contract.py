@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from family_subject import FPS, NEGATIVE, Subject, denoisers, loaded
+from family_subject import FPS, NEGATIVE, Subject, loaded
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -190,7 +190,7 @@ def check_rows(subject: Subject, family: Family, folder: Path) -> None:
 
 def adapters(family: Family, alpha: float = 4, network: type[LoraNetwork] = LoraNetwork) -> list[LoraNetwork]:
     """A fresh LoRA of rank 4 on every loaded denoiser."""
-    return [network(family.parts[trainable.part], trainable, 4, alpha) for trainable in denoisers(family)]
+    return [network(family.parts[trainable.part], trainable, 4, alpha) for trainable in family.facts.denoisers]
 
 
 def trained(loras: list[LoraNetwork]) -> list[LoraNetwork]:
@@ -235,7 +235,7 @@ def check_fresh_lora(subject: Subject, family: Family) -> None:
 def assert_experts_take_turns(family: Family, loras: list[LoraNetwork], noisy: Tensor, cond: Conditions) -> None:
     """From one end of an expert's times to the other, the prediction depends on that expert and on no other."""
     params = [list(lora.params.values()) for lora in loras]
-    for index, trainable in enumerate(denoisers(family)):
+    for index, trainable in enumerate(family.facts.denoisers):
         low, high = trainable.times
         for t in (0.99 * low + 0.01 * high, 0.01 * low + 0.99 * high):
             guess = family.predict(hold(noisy, cond), torch.tensor([t], dtype=torch.float64), cond).sum()
@@ -250,7 +250,7 @@ def check_lora_file(
     """The written LoRA loads in diffusers without a complaint and makes the picture that we make with it."""
     skip_if_impossible(subject, "lora_file")
     pipeline = subject.load_pipeline()
-    files = [folder / f"lora{trainable.file}.safetensors" for trainable in denoisers(family)]
+    files = [folder / f"lora{trainable.file}.safetensors" for trainable in family.facts.denoisers]
     with loaded(family), torch.no_grad():
         base = subject.render(family)
         loras = trained(adapters(family, alpha, network))
@@ -341,7 +341,7 @@ def check_full_weights(
     """A full fine-tune reaches the weights, and its folder opens in diffusers with those weights."""
     skip_if_impossible(subject, "full")
     with loaded(family):
-        full = [network(family.parts[trainable.part], trainable.part) for trainable in denoisers(family)]
+        full = [network(family.parts[trainable.part], trainable.part) for trainable in family.facts.denoisers]
         family.denoiser.train()
         loss_of(subject, family, subject.rows(family)).backward()
         reached = [param.grad is not None and bool(param.grad.any()) for one in full for param in one.params.values()]
@@ -437,7 +437,7 @@ def check_job(subject: Subject, family: Family, folder: Path) -> None:
     skip_if_impossible(subject, "job")
     run_job(job_of(subject, family, folder))
     results = folder / "output" / "run"
-    for trainable in denoisers(family):
+    for trainable in family.facts.denoisers:
         weights = load_file(results / f"run{trainable.file}.safetensors")
         assert weights and all(tensor.isfinite().all() for tensor in weights.values())
         # a fresh LoRA has zeros for half of its tensors

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from toolkit.context import Context
 from toolkit.models.conditions import Row, collate
-from toolkit.models.family import Family, Trainable
+from toolkit.models.family import Family
 from toolkit.registry import get_registry
 from toolkit.sampling.sample import sample
 from toolkit.sampling.schedulers import make_scheduler
@@ -211,11 +211,6 @@ class Subject:
         elif scale != 1:
             no = collate(self.rows(family, [NEGATIVE] * len(texts), negative=True))
         return sample(family, make_scheduler(family.facts), noise, cond, no, scale, STEPS)
-
-
-def denoisers(family: Family) -> list[Trainable]:
-    """What is trained but text encoders."""
-    return [trainable for trainable in family.facts.trainables if not trainable.is_text_encoder]
 
 
 @contextmanager

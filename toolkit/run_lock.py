@@ -15,6 +15,8 @@ from typing import Any
 
 SETTLE_S = 1.0
 """How long two that start at once may take to write their names, where nothing but the file decides."""
+LEASE_S, PAUSE_S = 120.0, 2.0
+"""How long a file server may keep the lock of a machine that is gone (NFSv4: 90 s as a rule), and between two tries."""
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -60,12 +62,19 @@ def hold(path: Path) -> Iterator[None]:
 
 def _open_locked(path: Path) -> int:
     """Open and lock the file that is at `path` once the lock is held, or say who holds it."""
+    end = time.monotonic() + LEASE_S
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         holder = _read_holder(descriptor)
         if not _try_lock(path, descriptor, holder):
             os.close(descriptor)
-            raise RunFolderBusy(_busy_message(path, holder))
+            if not _is_last_start(holder):
+                raise RunFolderBusy(_busy_message(path, holder))
+            # its machine was lost, but not yet to the file server; some keep a lock until that machine is back
+            if time.monotonic() > end:
+                path.unlink(missing_ok=True)
+            time.sleep(PAUSE_S)
+            continue
         if not _is_at(path, descriptor):
             # The run before unlinked the file between our open and our lock: this one guards nothing.
             os.close(descriptor)
@@ -83,8 +92,10 @@ def _is_at(path: Path, descriptor: int) -> bool:
     """Whether the open file is still the one that `path` names."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return False
+        raise
 
 
 def _try_lock(path: Path, descriptor: int, holder: dict[str, Any]) -> bool:
@@ -122,8 +133,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
     if not holder:
         return False
     if holder.get("host") != socket.gethostname():
-        # a cluster starts a job on another machine when its last start is gone
-        return not holder.get("job") or holder["job"] != _cluster_job()
+        return not _is_last_start(holder)
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
@@ -131,6 +141,11 @@ def _is_alive(holder: dict[str, Any]) -> bool:
     except PermissionError:
         return True
     return int(holder["pid"]) != os.getpid()
+
+
+def _is_last_start(holder: dict[str, Any]) -> bool:
+    """Whether the file names the last start of this job, on another machine: a cluster starts it again without that."""
+    return bool(_cluster_job()) and holder.get("job") == _cluster_job() and holder.get("host") != socket.gethostname()
 
 
 def _read_holder(descriptor: int) -> dict[str, Any]:

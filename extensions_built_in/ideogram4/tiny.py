@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Ideogram4Pipeline,
     Ideogram4Transformer2DModel,
 )
 from transformers import Qwen3VLConfig, Qwen3VLModel
 
-from toolkit.models.tiny import fill_zeros, tiny_qwen_tokenizer
+from toolkit.models.tiny import fill_zeros, tiny_batch_norm_vae, tiny_qwen_tokenizer
 
 CAPTIONS = ["a red circle on a blue background", "a photo of a cat, detailed", "two dogs"]
 WIDTH = 16
@@ -30,19 +29,9 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
     tokenizer.chat_template = tokenizer.chat_template.replace(
         "message['content']", "(message['content'] if message['content'] is string else message['content'][0]['text'])"
     )
-    vae = AutoencoderKLFlux2(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=2,
-    )
-    vae.bn.running_mean.normal_(std=0.2)
-    vae.bn.running_var.uniform_(0.1, 0.4)
     pipeline = Ideogram4Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae,
+        vae=tiny_batch_norm_vae(),
         text_encoder=_text_encoder(len(tokenizer)),
         tokenizer=tokenizer,
         transformer=_transformer(),

@@ -13,7 +13,7 @@ from torch import Tensor
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.family import Facts, Trainable
 from toolkit.models.flow import linear_mu
-from toolkit.models.latents import mode, moments, norm_like, pack, unpack
+from toolkit.models.latents import decode_standardized, encode_standardized, norm_like, pack, unpack
 from toolkit.models.parts import Parts
 from toolkit.models.text import chat_text, hidden_layers, masked_tokens, trim
 
@@ -60,17 +60,11 @@ class NucleusImageFamily:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] in -1..1 -> latents [B, C, h, w]."""
-        vae = self.parts["vae"]
-        mean, std = moments(vae, 4)
-        latents = mode(vae.encode(pixels.unsqueeze(2).to(vae.device, vae.dtype))).squeeze(2).float()
-        return (latents - mean.to(vae.device)) / std.to(vae.device)
+        return encode_standardized(self.parts["vae"], pixels.unsqueeze(2)).squeeze(2)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W] in -1..1."""
-        vae = self.parts["vae"]
-        mean, std = moments(vae, 4)
-        raw = latents * std.to(latents.device) + mean.to(latents.device)
-        return vae.decode(raw.unsqueeze(2).to(vae.device, vae.dtype), return_dict=False)[0].squeeze(2).float()
+        return decode_standardized(self.parts["vae"], latents.unsqueeze(2)).squeeze(2)
 
     def encode_prompt(
         self, texts: list[str], images: Sequence[Sequence[Image.Image]] | None = None, negative: bool = False

@@ -14,7 +14,7 @@ from torch import Tensor
 from toolkit.models.conditions import Conditions, Row
 from toolkit.models.family import Facts, Trainable
 from toolkit.models.flow import linear_mu
-from toolkit.models.latents import mode, moments
+from toolkit.models.latents import decode_standardized, encode_standardized
 from toolkit.models.parts import Parts
 
 BLOCKS = r"transformer_blocks\..*"
@@ -57,19 +57,12 @@ class QwenImage21Family:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] in -1..1 -> latents [B, C, h, w]."""
-        vae = self.parts["vae"]
-        mean, std = moments(vae, 4)
         opaque = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
-        latents = mode(vae.encode(opaque.unsqueeze(2).to(vae.device, vae.dtype))).squeeze(2).float()
-        return (latents - mean.to(vae.device)) / std.to(vae.device)
+        return encode_standardized(self.parts["vae"], opaque.unsqueeze(2)).squeeze(2)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W] in -1..1."""
-        vae = self.parts["vae"]
-        mean, std = moments(vae, 4)
-        raw = latents * std.to(latents.device) + mean.to(latents.device)
-        pixels = vae.decode(raw.unsqueeze(2).to(vae.device, vae.dtype), return_dict=False)[0]
-        return pixels.squeeze(2)[:, :3].float()
+        return decode_standardized(self.parts["vae"], latents.unsqueeze(2)).squeeze(2)[:, :3]
 
     def encode_prompt(
         self, texts: list[str], images: Sequence[Sequence[Image.Image]] | None = None, negative: bool = False

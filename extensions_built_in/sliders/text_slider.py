@@ -12,7 +12,6 @@ from extensions_built_in.sliders.pool import Pool, make_group
 from extensions_built_in.sliders.scenes import scenes_of
 from extensions_built_in.sliders.steps import BOTH, Direction, slide_losses
 from jobs import Stopped
-from toolkit.data.cache.rows import RowCache
 from toolkit.reporting.progress import bar
 from toolkit.trainer.noise_rules import make_draws
 from toolkit.trainer.session import Session, open_session
@@ -79,9 +78,7 @@ def check_texts_suffice(session: Session) -> None:
 
 def text_rows(session: Session) -> TextRows:
     """The rows of texts, in the cache of the run."""
-    model = session.config.model
-    about = {"arch": model.arch, "model": model.name_or_path, "dtype": session.config.train.dtype}
-    return TextRows(session.family, session.context, RowCache(session.cache / "text", about=about), model.encoding)
+    return TextRows(session.family, session.context, session.row_cache("text"), session.config.model.encoding)
 
 
 def make_pool(config: TextSlider, session: Session, rows: TextRows) -> Pool:

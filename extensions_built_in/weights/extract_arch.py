@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.models.hub import EMBEDDED, Root
+from toolkit.config.embedded import EMBEDDED
+from toolkit.models.hub import Root
 from toolkit.models.recognize import recognize
 from toolkit.networks.keys.family import load_families
 from toolkit.networks.keys.summary import read_file_header

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
+from toolkit.config.embedded import EMBEDDED
 from toolkit.config.plugins import ProcessPlugin, Remarked
 from toolkit.config.preflight import HUB_ADDRESS, HUB_NAME
 from toolkit.config.section import Section, idle, works
 from toolkit.config.sections.values import Device, Dtype
-from toolkit.models.hub import EMBEDDED
 from toolkit.networks.keys.summary import read_file_header
 
 if TYPE_CHECKING:

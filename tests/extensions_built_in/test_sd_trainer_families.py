@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jobs import Stopped
@@ -160,6 +161,29 @@ def test_experts_take_turns_and_have_a_file_each(wan: Any, identical: Any) -> No
         assert [not identical(a, b) for a, b in itertools.pairwise(files)] == moved, which
     listed = json.loads((run.path / "checkpoints.json").read_text())["checkpoints"]
     assert [len(entry["files"]) for entry in listed] == [2] * 5
+
+
+def test_helpers_and_merged_models_have_a_file_for_each_expert(wan: Any, tiny_wan: Path) -> None:
+    from diffusers import WanTransformer3DModel
+
+    helper = wan("helper", train={"steps": 3, "lr": 0.1}).run()
+    path = str(helper.path / "helper_high_noise.safetensors")
+    run = wan(model={"lora_path": path}, train={"steps": 1, "lr": 0.1, "merge_network_on_save": True}).run()
+    changes = set()
+    for part, which in (("transformer", "high"), ("transformer_2", "low")):
+        merged = WanTransformer3DModel.from_pretrained(run.path / "run_merged" / part).state_dict()
+        for name, weight in WanTransformer3DModel.from_pretrained(tiny_wan / part).state_dict().items():
+            stem = f"transformer.{name.removesuffix('.weight')}"
+            for number, file in enumerate((expert(helper, which), expert(run, which))):
+                if f"{stem}.lora_A.weight" in file:
+                    change = file[f"{stem}.lora_B.weight"] @ file[f"{stem}.lora_A.weight"]
+                    weight = weight + change
+                    changes |= {(number, which)} if change.abs().max() > 0 else set()
+            torch.testing.assert_close(merged[name], weight)
+    assert changes == {(0, "high"), (0, "low"), (1, "high")}
+
+    (helper.path / "helper_low_noise.safetensors").unlink()
+    assert wan("other", model={"assistant_lora_path": path}, train={"steps": 1}).run().final
 
 
 def test_a_run_with_experts_goes_on_exactly_and_from_its_files(wan: Any, signal_at: Any, identical: Any) -> None:

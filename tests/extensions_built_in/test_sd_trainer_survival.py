@@ -213,7 +213,9 @@ def counting(folder: Path, act: Callable[[int], None]) -> Callable[[str, tuple[A
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
         is_write = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if is_write and isinstance(args[0], str | Path) and str(args[0]).startswith(str(folder)):
+        name = str(args[0]) if is_write and isinstance(args[0], str | Path) else ""
+        # nothing is written to the file that only holds a lock
+        if name.startswith(str(folder)) and ".aitk-lock" not in name:
             act(next(count))
 
     return watch

@@ -63,6 +63,7 @@ class Counting(ProcessPlugin):
 
     type: Literal["counting"]
     shares_out: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
     training_folder: str = works(..., "Where to.")
     steps: int = works(10, "Until when.")
     pause_s: float = works(0.0, "Before the first step.")

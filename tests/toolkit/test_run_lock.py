@@ -115,6 +115,29 @@ def test_what_a_dead_lock_says_does_not_matter(tmp_path: Path, text: str) -> Non
         pass
 
 
+def test_the_last_start_of_a_job_on_a_lost_machine_is_waited_for_and_then_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    process = start(HOLDING, path)
+    assert process.stdout and process.stdout.readline() == "held\n"
+    # the lock that a file server keeps for a machine that it has not missed yet
+    path.write_text(json.dumps({"pid": process.pid, "host": "lost", "started": "then", "job": "7"}))
+    monkeypatch.setattr(run_lock, "LEASE_S", 0.3)
+    monkeypatch.setattr(run_lock, "PAUSE_S", 0.05)
+    try:
+        monkeypatch.setenv("SLURM_JOB_ID", "8")
+        with pytest.raises(RunFolderBusy, match="on lost, since then"), hold(path):
+            pass
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        begin = time.monotonic()
+        with hold(path):
+            assert json.loads(path.read_text())["pid"] == os.getpid() and time.monotonic() - begin >= 0.3
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture
 def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network file system that has no locks."""

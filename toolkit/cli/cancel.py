@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from toolkit.launch.queue import Queue, scancel
-from toolkit.launch.record import close, is_live, mark_cancelled, read_background, read_status
-from toolkit.launch.runs import NoSuchRun, find_runs, is_sweep, named_runs
+from toolkit.launch.record import close, is_live, mark_cancelled, read_background, read_status, submissions
+from toolkit.launch.runs import NoSuchRun, find_runs, named_runs
 from toolkit.launch.standing import Standing, standing
+from toolkit.launch.sweep import is_sweep_folder
 
 DONE, FAILED, BAD_USE = 0, 1, 2
 END_S = 2.0
@@ -59,14 +60,15 @@ def stop(run: Standing, at_once: bool = False) -> str:
     """Have a run end; returns what was done. Raises NotCancelled."""
     if run.is_over:
         return f"has ended already ({run.state})"
-    if run.job_id and is_sweep(run.folder):
+    if run.job_id and is_sweep_folder(run.folder):
         return _stop_array(run, run.job_id, at_once)
     return _stop_job(run, run.job_id, at_once) if run.job_id else _stop_process(run, at_once)
 
 
 def _stop_array(run: Standing, job_id: str, at_once: bool) -> str:
-    """No further run of a sweep begins; those that have begun are told one by one."""
-    scancel(job_id, "--state=PENDING")
+    """No further run of a sweep begins, of earlier arrays either; those that have begun are told one by one."""
+    for entry in submissions(run.folder):
+        scancel(entry["job_id"], "--state=PENDING")
     queue = Queue()
     tasks = [standing(folder, queue) for folder in find_runs(run.folder)]
     said = [f"  {task.folder}: {stop(task, at_once)}" for task in tasks if task is not None and not task.is_over]

@@ -12,6 +12,7 @@ from typing import Protocol
 from jobs import Job, Sweep
 from toolkit.launch.environment import is_launched
 from toolkit.launch.launcher import Launcher, Order
+from toolkit.launch.local import STOPPED
 from toolkit.launch.record import run_folder
 from toolkit.registry import ROOT
 
@@ -20,7 +21,7 @@ class Ended(Exception):
     """What was done elsewhere did not end well, and has said why."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"exit code {code}")
+        super().__init__("it was asked to stop" if code == STOPPED else f"exit code {code}: what it printed says why")
         self.code = code
 
 

@@ -50,7 +50,7 @@ def run(
     dry_run: DryRun = False,
     allow_unknown: AllowUnknown = False,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine together.")
+        int | None, typer.Option("--gpus", min=1, help="Use so many GPUs of this machine together.")
     ] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit to a SLURM cluster.")] = False,
     test_only: Annotated[bool, typer.Option("--test-only", help="Only ask SLURM when it would start.")] = False,
@@ -156,16 +156,18 @@ def cards(job: Job | Sweep) -> list[str]:
 
 def run_jobs(todo: Sequence[Todo], recover: bool, log_file: LogFile | None) -> int:
     """Run in order, report each failure in one sentence; the exit code."""
-    num_completed = num_failed = 0
+    num_completed = num_submitted = num_failed = 0
     codes: set[int] = set()
     for work in todo:
         subject = subject_of(work)
         note_begin(work)
         try:
             work.run()
-            if not is_handed_over(work):
+            if is_handed_over(work):
+                num_submitted += 1
+            else:
                 note_end(work, "done")
-            num_completed += 1
+                num_completed += 1
         except Stopped as stop:
             note_end(work, "stopped", str(stop))
             if own_rank(os.environ) == 0:
@@ -191,7 +193,7 @@ def run_jobs(todo: Sequence[Todo], recover: bool, log_file: LogFile | None) -> i
             if not recover:
                 break
     if len(todo) > 1:
-        _print_banner(num_completed, num_failed, len(todo) - num_completed - num_failed)
+        _print_banner(num_completed, num_submitted, num_failed, len(todo))
     return min(codes, default=DONE)
 
 
@@ -238,8 +240,10 @@ def report_failure(job: Job, error: Exception, log_file: LogFile | None = None) 
     return BAD_CONFIG if problem else FAILED
 
 
-def _print_banner(num_completed: int, num_failed: int, num_skipped: int) -> None:
+def _print_banner(num_completed: int, num_submitted: int, num_failed: int, num_all: int) -> None:
+    num_skipped = num_all - num_completed - num_submitted - num_failed
     counts = f" - {num_completed} completed job{'s' * (num_completed != 1)}"
+    counts += f"\n - {num_submitted} submitted" if num_submitted else ""
     counts += f"\n - {num_failed} failure{'s' * (num_failed != 1)}"
     counts += f"\n - {num_skipped} not started" if num_skipped else ""
     print(f"========================================\nResult:\n{counts}\n========================================")

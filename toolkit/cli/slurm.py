@@ -11,7 +11,7 @@ import yaml
 from toolkit.atomic import write_text
 from toolkit.config import ConfigError, Document
 from toolkit.config.launch import LAUNCH, read_launcher
-from toolkit.config.reading.text import parse_value
+from toolkit.config.reading.text import Loader, parse_value
 from toolkit.launch.profiles import DEFAULT, NOT_IN_PROFILES, profile_folder, profile_names, profile_path, read_profile
 
 BAD_OPTIONS = 2
@@ -75,7 +75,7 @@ def _change(name: str, values: list[str]) -> None:
     data: dict[str, Any] = {}
     if path.is_file():
         read_profile(name)  # says what is wrong with the file as a whole
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), Loader) or {}
     place = str(path) if _problems(data, "") else "--set"
     for text in values:
         key, equals, value = text.partition("=")

@@ -17,6 +17,7 @@ from toolkit.launch.launcher import Array, Order
 from toolkit.launch.local import STOPPED
 from toolkit.launch.queue import Queue
 from toolkit.launch.record import submissions
+from toolkit.launch.standing import standing
 from toolkit.launch.sweep import Run, brief
 
 Work = Callable[[Job | LaunchedJob], int]
@@ -115,8 +116,12 @@ def check_sweep(sweep: Sweep, online: bool = False, to_come: Sequence[Path] = ()
 
 
 def plan(sweep: Sweep) -> list[str]:
-    """The runs as a table."""
-    return [f"sweep '{sweep.name}' of {len(sweep.points)} runs in {sweep.folder.path}", *outcome(sweep, sweep.runs())]
+    """The runs as a table; of those that have not said how they ended, what the machine or the cluster knows."""
+    runs, folder, queue = sweep.runs(), sweep.folder, Queue()
+    places = {run.index: folder.run_folder(run.index) for run in runs if folder.state(run) == states.RUNNING}
+    found = {index: standing(place, queue) for index, place in places.items()}
+    known = {index: each.state for index, each in found.items() if each is not None}
+    return [f"sweep '{sweep.name}' of {len(runs)} runs in {folder.path}", *outcome(sweep, runs, known)]
 
 
 def outcome(sweep: Sweep, runs: Sequence[Run], known: Mapping[int, str] | None = None) -> list[str]:

@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import typer
+
 from toolkit.cli.launching import Todo, folder_of, subject_of
 from toolkit.launch.background import busy, in_background, start
 from toolkit.launch.environment import on_cluster, own_rank, stop_signals
 from toolkit.launch.record import Record, State, close, is_live, read_status
+from toolkit.launch.requeue import after_stop
 
 
 def note_begin(work: Todo) -> None:
@@ -52,7 +55,16 @@ def leaving_when_told(env: Mapping[str, str]) -> Iterator[None]:
     for number in numbers:
         signal.signal(number, _interrupt)
     try:
+        if numbers:
+            # held back since the process began
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         yield
+    except KeyboardInterrupt:
+        if not numbers:
+            raise
+        # before the first job, or after the last one
+        print("interrupted before the job began", file=sys.stderr)
+        raise typer.Exit(after_stop(env, together=False)) from None
     finally:
         # what is done must not fail because its time is up while Python takes itself down
         for number in numbers:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from toolkit.config.embedded import EMBEDDED, embedded_folder, misnamed
 from toolkit.config.errors import Problem
 from toolkit.config.explain import Described
 from toolkit.config.plugins import ModelPlugin, NetworkPlugin
@@ -25,7 +26,6 @@ from toolkit.config.sections.dataset import (
 )
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
-from toolkit.registry import ROOT
 
 HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
 HUB_ADDRESS = re.compile(r"^https://(huggingface\.co|hf\.co)/[\w.-]+/[\w.-]+/(blob|resolve)/.+\.safetensors")
@@ -105,8 +105,9 @@ def check_model_paths(model: ModelPlugin) -> Iterator[Remarked]:
         name = getattr(model, key)
         if not name:
             continue
-        if name.startswith("builtin:"):
-            yield from ((("model", key), text) for text in _check_embedded(name.removeprefix("builtin:")))
+        if name.startswith(EMBEDDED):
+            if wrong := misnamed(name):
+                yield ("model", key), wrong
             continue
         path = Path(name).expanduser()
         if path.exists():
@@ -171,16 +172,8 @@ def bytes_needed(save: SaveSection, network: NetworkPlugin | None, model: ModelP
 def _weights_size(model: ModelPlugin) -> int:
     """Bytes of the checkpoint if it is a folder here, else 0."""
     name = model.unet_path or model.name_or_path
-    root = ROOT / "toolkit/assets" / name.removeprefix("builtin:") if name.startswith("builtin:") else Path(name)
-    root = root.expanduser()
+    root = embedded_folder(name) or Path(name).expanduser()
     return sum(file.stat().st_size for file in root.rglob("*.safetensors")) if root.is_dir() else 0
-
-
-def _check_embedded(name: str) -> Iterator[str]:
-    known = sorted(file.parent.name for file in (ROOT / "toolkit/assets").glob("*/model_index.json"))
-    if name not in known:
-        choices = ", ".join(f"builtin:{other}" for other in known) or "none"
-        yield f"there is no embedded model '{name}' (known: {choices})"
 
 
 def _near(path: Path) -> str:

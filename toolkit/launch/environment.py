@@ -13,6 +13,7 @@ LOST_PEERS = 69
 """EX_UNAVAILABLE of sysexits.h: exit code of a process that ends because another one of its run did."""
 _LOST = {"DistBackendError", "DistNetworkError", "DistStoreError"}
 _LOST_TEXTS = ("closed by peer", "reset by peer", "roken pipe", "Socket", "imed out")
+"""Of gloo's messages; some are spelled with a capital, and elsewhere without."""
 
 
 def own_rank(env: Mapping[str, str]) -> int:

@@ -7,8 +7,8 @@ import re
 TIME = re.compile(r"\d+|\d+:\d{1,2}(:\d{1,2})?|\d+-\d{1,2}(:\d{1,2}){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
 """Minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S: as `sbatch --time` reads it."""
 MEMORY = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
-GPUS = re.compile(r"gpu(?::[A-Za-z][^:,()]*)?(?::(\d+))?(?:\([^)]*\))?", re.IGNORECASE)
-"""gpu, gpu:4, gpu:a100, gpu:a100:4: one part of a list with commas."""
+GPUS = re.compile(r"gpu(?::(?:[^:,()]+:(\d+)|(\d+)|[^:,()=\s]+))?(?:\([^)]*\))?", re.IGNORECASE)
+"""gpu, gpu:4, gpu:a100, gpu:a100:4, gpu:3090:4: one part of a list with commas."""
 
 
 def seconds_of(time: str) -> int | None:
@@ -30,4 +30,4 @@ def seconds_of(time: str) -> int | None:
 def gpus_in(gres: str) -> int | None:
     """How many GPUs of each machine a GRES asks for; None if it names none."""
     found = [match for part in gres.split(",") if (match := GPUS.fullmatch(part.strip().removeprefix("gres/")))]
-    return sum(int(match[1] or 1) for match in found) if found else None
+    return sum(int(match[1] or match[2] or 1) for match in found) if found else None

@@ -31,7 +31,7 @@ def profile_path(name: str, env: Mapping[str, str] = os.environ) -> Path:
 
 def profile_names(env: Mapping[str, str] = os.environ) -> list[str]:
     """The profiles that are there."""
-    return sorted(path.stem for path in profile_folder(env).glob("*.yaml"))
+    return sorted(path.stem for path in profile_folder(env).glob("*.yaml") if path.is_file())
 
 
 def read_profile(name: str | None, env: Mapping[str, str] = os.environ) -> Document | None:

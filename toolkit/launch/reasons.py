@@ -18,7 +18,7 @@ ENDS = {
 EXIT_CODES = {
     1: "it failed, and its log says why",
     2: "its config was refused, and its log says where",
-    75: "it saved and stopped, and was not started again; its log says why",
+    75: "it stopped, and was not started again; its log says why",
     126: "a program could not be run: see launch.venv, launch.modules and launch.setup",
     127: "a program was not found: see launch.venv, launch.modules and launch.setup",
     130: "it was interrupted",
@@ -50,7 +50,8 @@ WAITS = {
 
 def waits(entry: Entry) -> str:
     """Why a job does not run yet."""
-    known = WAITS.get(entry.reason, entry.reason)
+    # squeue writes some with spaces, scontrol with underscores
+    known = WAITS.get(entry.reason.replace(" ", "_"), entry.reason)
     if entry.reason.startswith(("QOS", "Assoc")):
         known = f"a limit of launch.account, qos or partition is reached ({entry.reason})"
     start = f"; starts at {entry.start.replace('T', ' ')}" if entry.start else ""
@@ -59,6 +60,8 @@ def waits(entry: Entry) -> str:
 
 def ended(entry: Entry) -> str:
     """How a job ended that did not end well; starts with SLURM's word for it."""
+    if (entry.state, entry.reason) == ("CANCELLED", "DependencyNeverSatisfied"):
+        return "CANCELLED: the job before it did not end well; submit it again when that one has"
     if entry.state in ENDS:
         nodes = f" ({entry.nodes})" if entry.nodes else ""
         return f"{entry.state}: {ENDS[entry.state].format(nodes=nodes)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toolkit.launch.queue import Queue
 from toolkit.launch.record import BACKGROUND, STATUS, SUBMISSIONS, read_background, read_status, submissions
-from toolkit.launch.sweep import SWEEP_FILE
+from toolkit.launch.sweep import is_sweep_folder
 
 OUTPUT = Path("output")
 DEPTH = 3
@@ -24,11 +24,6 @@ class NoSuchRun(ValueError):
 def is_run(folder: Path) -> bool:
     """Whether something in the folder tells of a run."""
     return any((folder / name).exists() for name in (STATUS, BACKGROUND, SUBMISSIONS))
-
-
-def is_sweep(folder: Path) -> bool:
-    """Whether the folder holds the runs of a sweep."""
-    return (folder / SWEEP_FILE).is_file()
 
 
 def find_runs(root: Path = OUTPUT) -> list[Path]:
@@ -60,7 +55,7 @@ def log_files(folder: Path) -> list[Path]:
     ids = [str(read_status(folder).get("job_id") or ""), *(entry["job_id"] for entry in submissions(folder))]
     found |= {path for job_id in ids if "_" in job_id for path in folder.parent.glob(f"slurm/slurm-{job_id}.out")}
     # the runs of a sweep in the background write into its log
-    for place in (folder, folder.parent) if is_sweep(folder.parent) else (folder,):
+    for place in (folder, folder.parent) if is_sweep_folder(folder.parent) else (folder,):
         if log := read_background(place).get("log"):
             found.add(Path(log))
     return sorted((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
@@ -76,7 +71,9 @@ def _named(name: str, queue: Queue) -> list[Path]:
         return [run]
     known = [str(path.relative_to(OUTPUT)) for path in find_runs()]
     near = get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]}?" if near else f" (known: {', '.join(known)})" if known else ""
+    hint = f"; did you mean {near[0]}?" if near else f" (known: {', '.join(known)})"
+    if not known:
+        hint = f", where no run was begun yet: name its folder, or call this in the folder that holds {OUTPUT}"
     raise NoSuchRun(f"there is no run {name}, neither as a folder nor below {OUTPUT}{hint}")
 
 

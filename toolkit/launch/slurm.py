@@ -14,6 +14,8 @@ OF_THE_JOB = re.compile(
     r"SLURM_.*|SBATCH_.*|SRUN_.*|PMI.*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_(ADDR|PORT)"
 )
 """Variables of one job that another one must not inherit."""
+UNCONFIGURED = "Could not establish a configuration source"
+"""What SLURM's programs say where they are installed, but belong to no cluster."""
 
 
 class SlurmError(RuntimeError):
@@ -39,7 +41,7 @@ def submitted(script: Path, options: Sequence[str] = ()) -> Iterator[tuple[str, 
         line = process.stdout.readline()
         job_id = _job_id(line)
         if not job_id.isdecimal():
-            said = " ".join((line + process.stdout.read()).split())
+            said = _in_one_line(line + process.stdout.read())
             raise SlurmError(f"sbatch did not take the job: {said or f'exit code {process.wait()}'}")
         yield job_id, process.wait
 
@@ -115,4 +117,9 @@ def _find(program: str) -> None:
 
 
 def _said(result: subprocess.CompletedProcess[str]) -> str:
-    return " ".join((result.stderr or result.stdout).split()) or f"exit code {result.returncode}"
+    return _in_one_line(result.stderr or result.stdout) or f"exit code {result.returncode}"
+
+
+def _in_one_line(text: str) -> str:
+    said = " ".join(text.split())
+    return f"{said}; is this a login node of the cluster?" if UNCONFIGURED in said else said

@@ -14,9 +14,9 @@ from typing import Any
 
 from toolkit.launch.queue import Entry, Queue
 from toolkit.launch.reasons import ended, waits
-from toolkit.launch.record import SILENT_S, is_live, read_background, read_status, submissions
-from toolkit.launch.runs import find_runs, is_sweep
-from toolkit.launch.sweep import tally
+from toolkit.launch.record import SILENT_S, is_live, read_background, read_status, submissions, was_cancelled
+from toolkit.launch.runs import find_runs
+from toolkit.launch.sweep import is_sweep_folder, tally
 
 WAITING = {"PENDING", "REQUEUED", "CONFIGURING", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 WORKING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED", "RESIZING"}
@@ -67,7 +67,7 @@ def standing(folder: Path, queue: Queue) -> Standing | None:
     own, background, jobs = read_status(folder), read_background(folder), submissions(folder)
     submitted, sent = (float(jobs[-1].get("time", 0)) if jobs else 0.0), float(background.get("began", 0))
     began = float(own.get("began", 0))
-    if jobs and is_sweep(folder):
+    if jobs and is_sweep_folder(folder):
         return _of_array(folder, [entry["job_id"] for entry in jobs], queue)
     if jobs and submitted >= max(sent, 0.0 if own.get("job_id") else began):
         return _on_cluster(folder, str(jobs[-1]["job_id"]), own, queue)
@@ -96,7 +96,7 @@ def _on_cluster(folder: Path, job_id: str, own: Mapping[str, Any], queue: Queue)
     said = str(own.get("state", ""))
     entry = queue.at_hand(job_id) if said in OVER else queue.find(job_id)
     if entry is None and said not in OVER:
-        state, reason = _unknown_to_cluster(said, own, queue)
+        state, reason = _unknown_to_cluster(folder, job_id, own, queue)
     elif entry is None or (said in OVER and entry.state not in WAITING | WORKING):
         state, reason = said, str(own.get("reason", ""))
     elif entry.state in WAITING:
@@ -122,9 +122,11 @@ def _at_work(entry: Entry, said: str, own: Mapping[str, Any]) -> tuple[str, str]
     return "ending", str(own.get("reason", ""))
 
 
-def _unknown_to_cluster(said: str, own: Mapping[str, Any], queue: Queue) -> tuple[str, str]:
+def _unknown_to_cluster(folder: Path, job_id: str, own: Mapping[str, Any], queue: Queue) -> tuple[str, str]:
     if not queue.answers:
-        return said or "waiting", "SLURM does not answer here; this is what the run wrote last"
+        return str(own.get("state", "waiting")), "SLURM does not answer here; this is what the run wrote last"
+    if not own and was_cancelled(folder, job_id):
+        return "stopped", "cancelled before it began"
     return "lost", "SLURM does not know the job any more, and the run did not say how it ended" + _from_here(own)
 
 
@@ -136,7 +138,7 @@ def _of_process(folder: Path, own: Mapping[str, Any]) -> Standing:
             state = "lost"
             reason = "the process is gone without a word: killed, out of RAM, or the machine went down"
             reason += _from_here(own)
-    if is_sweep(folder):
+    if is_sweep_folder(folder):
         reason = "; ".join(text for text in (tally(folder, is_over=state in OVER), reason) if text)
     return Standing(folder, state, _machine(own), reason, pid=own["pid"], host=own["host"], **_progress(own))
 

@@ -90,6 +90,11 @@ class Facts:
     """Where an embedding (textual inversion) puts its words: every text encoder that reads captions, or none."""
 
     @property
+    def denoisers(self) -> tuple[Trainable, ...]:
+        """What is trained that is no text encoder: the denoiser, or its experts."""
+        return tuple(trainable for trainable in self.trainables if not trainable.is_text_encoder)
+
+    @property
     def made_multiple(self) -> int:
         """The same for pictures that are made: at most two latent cells, where trained ones may be coarser."""
         return min(self.multiple, self.stride * 2)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
-EMBEDDED = "builtin:"
+from toolkit.config.embedded import EMBEDDED, embedded_folder, misnamed
+
 HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/(?:(?:blob|resolve)/([^/]+)/)?(.+\.safetensors)")
 HUB_SITES = ("https://huggingface.co/", "https://hf.co/")
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -24,9 +24,9 @@ class Root:
     @property
     def folder(self) -> Path | None:
         """The folder; None for a Hub repository."""
-        if self.name.startswith(EMBEDDED):
-            return _embedded(self.name)
-        path = Path(self.name).expanduser()
+        if self.name.startswith(EMBEDDED) and (wrong := misnamed(self.name)):
+            raise ValueError(f"model.name_or_path: {wrong}")
+        path = embedded_folder(self.name) or Path(self.name).expanduser()
         return path if path.exists() else None
 
     @property
@@ -98,14 +98,6 @@ def _hub_file(name: str) -> tuple[str, str | None, str] | None:
         return None
     found = HUB_FILE.fullmatch(name.removeprefix(site).partition("?")[0])
     return (found[1], found[2], found[3]) if found else None
-
-
-def _embedded(name: str) -> Path:
-    folder = ASSETS / name.removeprefix(EMBEDDED)
-    if not folder.is_dir():
-        known = sorted(f"{EMBEDDED}{path.name}" for path in ASSETS.iterdir() if (path / "model_index.json").exists())
-        raise ValueError(f"model.name_or_path: there is no embedded model {name!r} (known: {', '.join(known)})")
-    return folder
 
 
 def _download(repository: str, file: str, revision: str | None) -> Path:

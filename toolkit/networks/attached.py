@@ -50,26 +50,24 @@ def merge_at_load(
 ) -> None:
     """Have the network at `path` merged into these parts whenever they are loaded, before they are quantized.
 
-    Raises ValueError if the file holds nothing for any of them.
+    Raises ValueError if the file holds nothing for one of them.
     """
     file = network_file(path)
-    found = {}
-    for trainable in trainables:
-        layers = layer_names(parts.source.empty(trainable.part, parts.dtype))
-        tensors = by_layer(file, trainable, names, layers)
-        if tensors:
-            found[trainable.part] = MergedNetwork(file, tensors, strength)
-    if not found:
-        raise ValueError(f"{path}: none of its layers belongs to {', '.join(one.part for one in trainables)}")
-    parts.edits |= found
+    modules = {one: parts.source.empty(one.part, parts.dtype) for one in trainables}
+    parts.edits |= {
+        one.part: MergedNetwork(file, layers, strength) for one, layers in _read_layers(file, path, modules, names)
+    }
 
 
-def attach(module: nn.Module, trainable: Trainable, names: KeyNames, path: str, strength: float = 1) -> FrozenNetwork:
-    """Add the network at `path` to a loaded module, before what is trained is built; it acts with `strength`."""
-    tensors = by_layer(network_file(path), trainable, names, layer_names(module))
-    if not tensors:
-        raise ValueError(f"{path}: none of its layers belongs to {trainable.part}")
-    return attach_layers(module, tensors, path, strength)
+def attach(
+    modules: Mapping[Trainable, nn.Module], names: KeyNames, path: str, strength: float = 1
+) -> list[FrozenNetwork]:
+    """Add the network at `path` to loaded modules, before what is trained is built; it acts with `strength`.
+
+    Raises ValueError if the file holds nothing for one of them.
+    """
+    found = _read_layers(network_file(path), path, modules, names)
+    return [attach_layers(modules[one], layers, path, strength) for one, layers in found]
 
 
 def attach_layers(module: nn.Module, tensors: Mapping[str, Layer], path: str, strength: float = 1) -> FrozenNetwork:
@@ -91,9 +89,16 @@ def _check_factors(path: str, name: str, layer: Layer, shape: tuple[int, ...]) -
         )
 
 
-def by_layer(file: Path, trainable: Trainable, names: KeyNames, layers: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Layer -> suffix -> tensor of a file in any key format, as far as it belongs to `trainable`."""
-    return group_layers(read_sound(file)[0], trainable.prefix, names, layers)
+def _read_layers(
+    file: Path, path: str, modules: Mapping[Trainable, nn.Module], names: KeyNames
+) -> list[tuple[Trainable, dict[str, dict[str, Tensor]]]]:
+    """What a file in any key format holds for each module, as `group_layers` gives it; `path` is its name in errors."""
+    tensors, _ = read_sound(file)
+    found = [(one, group_layers(tensors, one.prefix, names, layer_names(module))) for one, module in modules.items()]
+    for one, layers in found:
+        if not layers:
+            raise ValueError(f"{path}: none of its layers belongs to {one.part}")
+    return found
 
 
 def group_layers(

@@ -133,6 +133,16 @@ def build_group(
     return NetworkGroup([*others, *members], notes)
 
 
+def expert_files(path: str, experts: Sequence[Trainable]) -> dict[str, list[Trainable]]:
+    """The file of each expert, beside that of the others, with whom it is for; `path` for those that have none."""
+    suffixes = dict.fromkeys(one.file for one in experts)
+    found: dict[str, list[Trainable]] = {}
+    for one in experts:
+        own = sibling(Path(path).expanduser(), one.file, suffixes)
+        found.setdefault(str(own) if len(suffixes) > 1 and own.exists() else path, []).append(one)
+    return found
+
+
 def sibling(path: Path, suffix: str, suffixes: Mapping[str, object]) -> Path:
     """The file named like `path` with `suffix` in the place of any other of `suffixes`."""
     stem = path.stem

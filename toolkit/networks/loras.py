@@ -133,7 +133,7 @@ class Loras:
 
     def _file(self, path: str, trainable: Trainable) -> Path | None:
         """The file for one expert: that of the expert beside `path`, or `path` unless it is another expert's own."""
-        suffixes = dict.fromkeys(one.file for one in self.family.facts.trainables if not one.is_text_encoder)
+        suffixes = dict.fromkeys(one.file for one in self.family.facts.denoisers)
         given = Path(path).expanduser()
         if len(suffixes) < 2 or trainable.is_text_encoder:
             return network_file(path)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.models.hub import EMBEDDED, HUB_FILE, HUB_SITES, Root
+from toolkit.config.embedded import EMBEDDED
+from toolkit.models.hub import HUB_FILE, HUB_SITES, Root
 from toolkit.reporting.hub_upload import last_pictures
 from toolkit.reporting.licenses import license_of
 from toolkit.reporting.model_card import Base, ModelCard, Shown

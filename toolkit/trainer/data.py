@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.data.cache.rows import RowCache
 from toolkit.data.datasets import read_datasets
 from toolkit.data.items import Items
 from toolkit.data.workers import Workers
@@ -55,22 +54,20 @@ def make_feed(
 
     `companions` are texts beside those that the objective asks for.
     """
-    sections, model, root = config.datasets, config.model, session.cache
+    sections = config.datasets
     in_memory = any(section.cache_latents for section in sections) and not disk_only
     # what one rank encodes reaches the others through a file
     on_disk = any(section.cache_latents_to_disk for section in sections) or (in_memory and session.context.world > 1)
-    about = {"arch": model.arch, "model": model.name_or_path, "dtype": config.train.dtype}
-    images = RowCache(root / "latents" if on_disk else None, about=about) if on_disk or in_memory else None
     return Feed(
         session.family,
         session.context,
         data,
-        images,
-        RowCache(root / "text", about=about),
+        session.row_cache("latents", on_disk) if on_disk or in_memory else None,
+        session.row_cache("text"),
         config.train.cache_text_embeddings or any(section.cache_text_embeddings for section in sections),
-        conditions=RowCache(root / "conditions", about=about) if on_disk or session.context.world > 1 else None,
+        conditions=session.row_cache("conditions") if on_disk or session.context.world > 1 else None,
         live_texts=session.aims.live_texts,
-        options=model.encoding,
+        options=config.model.encoding,
         workers=workers,
         draws=make_draws(config.train),
         companions=(*session.aims.companions, *companions),

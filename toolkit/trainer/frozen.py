@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.config.errors import naming
-from toolkit.models.family import Family, Trainable
+from toolkit.models.family import Family
 from toolkit.networks.attached import FrozenNetwork, attach, merge_at_load
-from toolkit.networks.group import sibling
+from toolkit.networks.group import expert_files
 
 if TYPE_CHECKING:
     from toolkit.config.plugins import ModelPlugin
@@ -22,13 +21,12 @@ class Frozen:
     def __init__(self, model: ModelPlugin, family: Family) -> None:
         """Before the denoiser is loaded."""
         self.model, self.family = model, family
-        self.denoisers = [trainable for trainable in family.facts.trainables if not trainable.is_text_encoder]
         self._in_training: list[FrozenNetwork] = []
         self._in_sampling: list[FrozenNetwork] = []
         if path := self.model.lora_path:
             with naming("model.lora_path"):
-                for trainable in self.denoisers:
-                    merge_at_load(family.parts, [trainable], self.model.key_names, self._file(path, trainable))
+                for file, trainables in expert_files(path, family.facts.denoisers).items():
+                    merge_at_load(family.parts, trainables, self.model.key_names, file)
 
     def attach(self) -> None:
         """Add what is not merged to the loaded denoiser, before what is trained is added."""
@@ -53,19 +51,8 @@ class Frozen:
             yield
 
     def _attach(self, path: str, strength: float) -> list[FrozenNetwork]:
-        return [
-            attach(
-                self.family.parts[trainable.part],
-                trainable,
-                self.model.key_names,
-                self._file(path, trainable),
-                strength,
-            )
-            for trainable in self.denoisers
-        ]
-
-    def _file(self, path: str, trainable: Trainable) -> str:
-        """The file for one expert, beside that of the other; the same file for all if there is no such one."""
-        suffixes = dict.fromkeys(one.file for one in self.denoisers)
-        own = sibling(Path(path).expanduser(), trainable.file, suffixes)
-        return str(own) if len(suffixes) > 1 and own.exists() else path
+        attached: list[FrozenNetwork] = []
+        for file, trainables in expert_files(path, self.family.facts.denoisers).items():
+            modules = {one: self.family.parts[one.part] for one in trainables}
+            attached += attach(modules, self.model.key_names, file, strength)
+        return attached

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from toolkit.config.key_names import KeyNames
 from toolkit.context import DTYPES
 from toolkit.models.family import Family, Trainable
 from toolkit.networks.attached import network_file
+from toolkit.networks.group import expert_files
 from toolkit.trainer.trained import choose_trained, teaches
 from toolkit.weights.base import Base, open_base
 from toolkit.weights.into_base import Added, merge_into_base, plan_updates
@@ -48,7 +49,9 @@ class Merged:
 
     def write(self, files: Mapping[str, Path], target: Path) -> None:
         """Merge `files`, those of a save by suffix, and write the model `target`."""
-        added = [*self.before, *(Added(files[suffix], self.strength, part) for suffix, part in self.trained.items())]
+        key = "train.merge_network_on_save"
+        trained = [Added(files[suffix], self.strength, part, key) for suffix, part in self.trained.items()]
+        added = [*self.before, *trained]
         updates, _ = plan_updates(self.base, added, self.names)
         merge_into_base(self.base, updates, target, added=added, dtype=self.dtype)
 
@@ -61,11 +64,17 @@ def make_merged(config: TrainerPlugin, family: Family) -> Merged | None:
     return Merged(
         open_base(model.name_or_path, model.revision),
         _places(choose_trained(family.facts, options, teaches(config))),
-        [Added(network_file(model.lora_path))] if model.lora_path else [],
+        _merged_before(model.lora_path, family.facts.denoisers) if model.lora_path else [],
         options.merge_network_on_save_strength,
         model.key_names,
         DTYPES[config.save.dtype],
     )
+
+
+def _merged_before(path: str, experts: Sequence[Trainable]) -> list[Added]:
+    """What the model is loaded with: a file for each expert, or the same one for all."""
+    found = {one.part: network_file(file) for file, members in expert_files(path, experts).items() for one in members}
+    return [Added(file, part=part if len(experts) > 1 else None, key="model.lora_path") for part, file in found.items()]
 
 
 def _places(trained: tuple[Trainable, ...]) -> dict[str, str | None]:

@@ -10,13 +10,13 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from toolkit.context import make_context
 from toolkit.data.cache.folder import cache_root
+from toolkit.data.cache.rows import RowCache
 from toolkit.data.loader import Position
-from toolkit.launch.environment import lacks_gpus, own_rank
+from toolkit.launch.environment import own_rank
 from toolkit.launch.record import Record
 from toolkit.networks.shared import is_shared
 from toolkit.reporting.failures import explained
@@ -82,9 +82,7 @@ class Session:
         self.cache = cache_root(folder.path, os.environ)
         context = make_context(config.device, options.dtype, config.training_seed, together=True)
         self.context = replace(context, cache=self.cache)
-        if config.device in ("auto", "cuda") and (lack := lacks_gpus(os.environ, torch.cuda.device_count())):
-            raise ValueError(lack)
-        self.context.wait()  # the first rank may have made pictures to train on
+        self.context.wait()  # the first rank may have made what is trained
         if (world := self.context.world) > 1:
             each = options.batch_size * options.accumulate
             print(f"{world} processes take each step together: {each} samples each, {each * world} in all", flush=True)
@@ -97,6 +95,12 @@ class Session:
         self.aims = Aims(options, self.family.facts, teaches(config))
         self.frozen = Frozen(config.model, self.family)
         self.pictures = Pictures(config, self.family, self.context, folder, job.name)
+
+    def row_cache(self, name: str, on_disk: bool = True) -> RowCache:
+        """The rows of that name in the cache of the run, or in memory alone."""
+        model = self.config.model
+        about = {"arch": model.arch, "model": model.name_or_path, "dtype": self.config.train.dtype}
+        return RowCache(self.cache / name if on_disk else None, about=about)
 
     def load(self) -> TrainState:
         """Load the denoiser, put in what is trained, restore the state of an earlier start, open the logs."""

@@ -50,8 +50,7 @@ def choose_trained(facts: Facts, options: TrainSection, teaches: Teaches = "noth
     encoders = [trainable for trainable in facts.trainables if trainable.is_text_encoder]
     if options.train_text_encoder and not encoders:
         raise ValueError("train.train_text_encoder: this model's text encoders cannot be trained; set it to false")
-    denoisers = [trainable for trainable in facts.trainables if not trainable.is_text_encoder]
-    chosen = (*(denoisers if options.train_unet else ()), *(encoders if options.train_text_encoder else ()))
+    chosen = (*(facts.denoisers if options.train_unet else ()), *(encoders if options.train_text_encoder else ()))
     if teaches == "nothing":
         return chosen
     # the embedding's file is named by its word, and the network's by what it is

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.config.embedded import ASSETS
 from toolkit.context import DTYPES
 from toolkit.models.family import Facts, Family
-from toolkit.models.hub import ASSETS
 from toolkit.networks.network import Network
 from toolkit.reporting.usage import Saved, Usage
 from toolkit.sampling.prompts import SamplePrompt

@@ -35,6 +35,8 @@ class Added:
     weight: float = 1.0
     part: str | None = None
     """The denoiser that it is for, where the base has two."""
+    key: str = ""
+    """Of the config, which has it merged; "" for its place in `loras`."""
 
 
 @dataclass
@@ -71,10 +73,10 @@ def plan_updates(base: Base, added: Sequence[Added], names: KeyNames) -> tuple[l
     notes: list[str] = []
     opened: dict[str, StoredTensors] = {}
     for number, one in enumerate(added):
-        key = f"loras.{number}.path"
+        key = one.key or f"loras.{number}.path"
         with naming(key):
             tensors, _ = read_sound(one.path)
-        denoiser = _denoiser(base, one, number)
+        denoiser = _denoiser(base, one, one.key or f"loras.{number}.part")
         count = 0
         for part, prefix in _wanted(base, denoiser, tensors, names):
             module = part if base.file is None else prefix
@@ -156,14 +158,12 @@ def _changed(part: Tensor, tensors: Mapping[str, Tensor], strength: float, is_bi
         raise ValueError(f"{what} does not fit a weight of {list(part.shape)}: {shapes}") from error
 
 
-def _denoiser(base: Base, one: Added, number: int) -> str:
+def _denoiser(base: Base, one: Added, key: str) -> str:
     known = base.denoisers
     if one.part is not None and one.part not in known:
-        raise ValueError(
-            f"loras.{number}.part: {base.name} has no {one.part} (known: {', '.join(filter(None, known))})"
-        )
+        raise ValueError(f"{key}: {base.name} has no {one.part} (known: {', '.join(filter(None, known))})")
     if one.part is None and len(known) > 1:
-        raise ValueError(f"loras.{number}: {base.name} has {' and '.join(known)}; say with `part` which one it is for")
+        raise ValueError(f"{key}: {base.name} has {' and '.join(known)}; say which one it is for")
     if not known:
         raise ValueError(f"base: {base.name} has no denoiser ({', '.join(base.index)})")
     return one.part or known[0]

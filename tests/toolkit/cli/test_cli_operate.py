@@ -102,7 +102,8 @@ def test_run_that_is_not_there_is_named(here: Path) -> None:
         result = aitk(name, "nope")
         assert (result.returncode, result.stderr) == (
             2,
-            "there is no run nope, neither as a folder nor below output\n",
+            "there is no run nope, neither as a folder nor below output, where no run was begun yet: name its folder, "
+            "or call this in the folder that holds output\n",
         )
     for name in ("mochi", "sweep/0", "sweep/10", "sweep/9"):
         (here / "output" / name).mkdir(parents=True)

@@ -7,6 +7,17 @@ import pytest
 from toolkit.cli.app import run_command_line
 
 
+def test_what_is_in_a_profile_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file = tmp_path / "aitk/slurm/site.yaml"
+    file.parent.mkdir(parents=True)
+    monkeypatch.setenv("TOKEN", "secret")
+    # a time of which YAML 1.1 makes a number
+    file.write_text("time: 24:00:00\nenv: {TOKEN: '${TOKEN}'}\n", encoding="utf-8")
+    assert run_command_line(["slurm", "profile", "site", "--set", "mem=4G"]) == 0
+    assert file.read_text(encoding="utf-8") == "time: '24:00:00'\nenv:\n  TOKEN: ${TOKEN}\nmem: 4G\n"
+
+
 @pytest.mark.parametrize(
     ("text", "setting", "told"),
     [

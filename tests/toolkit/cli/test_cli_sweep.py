@@ -1,6 +1,7 @@
 """`aitk run` of a sweep and of a chain on this machine: order, failures, continuing. The processes are light."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 import folder_extension
 import pytest
 from folder_extension import acted, run_py
+
+from toolkit.launch.record import read_background
 
 JOB = """
 job: extension
@@ -83,6 +86,20 @@ def test_a_dry_run_shows_the_runs_and_writes_nothing(here: Path) -> None:
     assert "  0  a     not started" in shown.stdout and "  1  b     not started" in shown.stdout
     assert "#SBATCH --array=0-1" in shown.stdout
     assert not (here / "out").exists()
+
+
+def test_a_dry_run_tells_which_runs_are_lost(here: Path) -> None:
+    write_sweep(here, "a", "wait")
+    assert aitk(here, "four.yaml", "--background").returncode == 0
+    end = time.monotonic() + 60
+    while len(acted(here)) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert "  1  wait  running" in aitk(here, "four.yaml", "--dry-run").stdout
+    os.kill(read_background(here / "out/four")["pid"], signal.SIGKILL)
+    while "  1  wait  lost" not in (shown := aitk(here, "four.yaml", "--dry-run").stdout):
+        assert time.monotonic() < end, shown
+    assert "  0  a     done" in shown
 
 
 def test_a_file_that_an_earlier_job_makes_may_be_missing(here: Path) -> None:

@@ -52,7 +52,7 @@ def test_nothing_is_wrong(ready: Path, read: Read) -> None:
         ({"model": {"name_or_path": "/models/flux"}}, "model.name_or_path: there is no file or folder /models/flux"),
         ({"model": {"name_or_path": "C:\\models\\flux"}}, "model.name_or_path: there is no file or folder C:"),
         ({"model": {"name_or_path": "flux dev"}}, "model.name_or_path: 'flux dev' is neither here nor a name of the"),
-        ({"model": {"name_or_path": "builtin:nothing"}}, "model.name_or_path: there is no embedded model 'nothing'"),
+        ({"model": {"name_or_path": "builtin:nothing"}}, "model.name_or_path: there is no embedded model 'builtin:no"),
         ({"model": {"vae_path": "~/no/vae"}}, "model.vae_path: there is no file or folder ~/no/vae"),
         ({"model": {"vae_path": "pictures/deep/a.PNG"}}, "model.vae_path: pictures/deep/a.PNG is no .safetensors file"),
         ({"model": {"unet_path": "owner/flux/flux.ckpt"}}, "model.unet_path: 'owner/flux/flux.ckpt' is neither here"),

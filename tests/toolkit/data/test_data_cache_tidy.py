@@ -12,7 +12,7 @@ import torch
 from toolkit.data.cache.rows import RowCache
 from toolkit.data.cache.tidy import tidy, writing
 
-pytest.importorskip("fcntl", reason="folders cannot be locked here")
+pytest.importorskip("fcntl", reason="files cannot be locked here")
 ROOT = Path(__file__).resolve().parents[3]
 WRITER = """
 import sys

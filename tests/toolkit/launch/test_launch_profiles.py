@@ -49,6 +49,15 @@ def test_the_config_wins_and_groups_are_merged(folder: Path) -> None:
     assert named.qos == "high" and named.partition is None
 
 
+def test_the_config_asks_for_gpus_by_either_of_two_keys(folder: Path) -> None:
+    (folder / "default.yaml").write_text("gres: gpu:1\n")
+    assert launcher(type="slurm").gpus == 1
+    assert launcher(type="slurm", gpus_per_node=4).gres is None
+    (folder / "default.yaml").write_text("gpus_per_node: 4\n")
+    assert launcher(type="slurm", gres="gpu:2").gpus == 2
+    assert launcher(type="slurm", gres="tmpdisk:10").gpus == 4
+
+
 def test_the_command_line_chooses_and_drops_what_is_of_another_launcher(folder: Path) -> None:
     (folder / "default.yaml").write_text("partition: gpu\n")
     assert launcher(type="local", gpus=2).partition == "gpu"
@@ -101,3 +110,6 @@ def test_the_command_makes_lists_and_shows_profiles(folder: Path, capsys: pytest
     assert "did you mean 'site'?" in capsys.readouterr().err
     assert run_command_line(["slurm", "profile"]) == 0
     assert "  site\n" in capsys.readouterr().out and profile_names() == ["site"]
+    (folder / "folder.yaml").mkdir()
+    assert run_command_line(["slurm", "profile", "folder"]) == 2
+    assert "did you mean" not in capsys.readouterr().err and profile_names() == ["site"]

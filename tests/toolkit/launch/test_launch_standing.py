@@ -171,7 +171,7 @@ def test_process_that_was_sent_to_the_background_last_counts(tmp_path: Path) -> 
         ("PREEMPTED", "0:0", "PREEMPTED: ", "launch.requeue"),
         ("FAILED", "0:9", "FAILED, exit code 137: ", "launch.mem"),
         ("FAILED", "2:0", "FAILED, exit code 2: its config was refused", "log"),
-        ("FAILED", "75:0", "FAILED, exit code 75: it saved and stopped", "log"),
+        ("FAILED", "75:0", "FAILED, exit code 75: it stopped", "log"),
         ("FAILED", "99:0", "FAILED, exit code 99: ", "log"),
     ],
 )
@@ -188,3 +188,11 @@ def test_waiting_is_explained() -> None:
     assert "QOSMaxJobsPerUserLimit" in waits(Entry("1", "PENDING", "QOSMaxJobsPerUserLimit"))
     assert waits(Entry("1", "PENDING", "SomethingNew")) == "SomethingNew"
     assert waits(Entry("1", "PENDING")) == ""
+    # as scontrol and as squeue writes it
+    for reason in ("launch_failed_requeued_held", "launch failed requeued held"):
+        assert "scontrol release 4" in waits(Entry("4", "PENDING", reason))
+
+
+def test_the_second_job_of_a_chain_says_that_the_first_one_failed() -> None:
+    assert "the job before it did not end well" in ended(Entry("1", "CANCELLED", "DependencyNeverSatisfied"))
+    assert ended(Entry("1", "CANCELLED")) == "CANCELLED: it was cancelled"

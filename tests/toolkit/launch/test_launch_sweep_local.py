@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from folder_extension import INIT
 
 from toolkit.launch.queue import Queue
 from toolkit.launch.record import is_live, read_background
@@ -19,20 +20,6 @@ from toolkit.launch.runs import log_files
 from toolkit.launch.standing import Standing, standing
 
 ROOT = Path(__file__).resolve().parents[3]
-INIT = """
-from toolkit.extension import Extension
-
-class Act(Extension):
-    uid = "act"
-    name = "Act"
-
-    @classmethod
-    def get_process(cls):
-        from .process import ActProcess
-        return ActProcess
-
-AI_TOOLKIT_EXTENSIONS = [Act]
-"""
 PROCESS = """
 import os, time
 from jobs import Stopped
@@ -132,7 +119,7 @@ def test_sweep_in_the_background_is_watched_ended_and_gone_on_with(here: Path) -
     assert cancelled.returncode == 0, cancelled.stderr
     wait_for(lambda: seen().is_over)
     assert (seen().state, states()) == ("stopped", {"0": "done", "1": "stopped"})
-    assert seen().reason.startswith("1 stopped, 1 done, 1 not started")
+    assert seen().reason == "1 stopped, 1 done, 1 not started; it was asked to stop"
 
     (here / "mended").touch()
     last = aitk("run", "three.yaml", "--gpus", "2")

@@ -119,7 +119,7 @@ def test_an_attached_network_acts_as_if_merged_and_can_be_switched(
     save_file(lora, file)
     module = transformer(tiny_flux)
     plain, keys = predict(module), set(module.state_dict())
-    network = attach(module, FLUX, KeyNames(), str(file))
+    (network,) = attach({FLUX: module}, KeyNames(), str(file))
     whole, half = (predict(merged_by_hand(tiny_flux, lora, strength)) for strength in (1.0, 0.5))
     torch.testing.assert_close(predict(module), whole)
     with network.scaled(0):
@@ -141,7 +141,7 @@ def test_every_type_of_network_acts_as_if_merged(tmp_path: Path, kind: str):
     module.layer = nn.Linear(48, 32)
     x = torch.randn(3, 48)
     wanted = functional.linear(x, module.layer.weight + change(tensors, (32, 48)), module.layer.bias)
-    attach(module, FLUX, KeyNames(), str(file))
+    attach({FLUX: module}, KeyNames(), str(file))
     torch.testing.assert_close(module.layer(x), wanted)
 
 
@@ -163,7 +163,7 @@ def test_a_convolution_is_adapted_too(tmp_path: Path):
     x = torch.randn(2, 4, 9, 9)
     weight = module.layer.weight + change(tensors, (8, 4, 3, 3))
     wanted = functional.conv2d(x, weight, module.layer.bias, stride=2, padding=1)
-    attach(module, FLUX, KeyNames(), str(file))
+    attach({FLUX: module}, KeyNames(), str(file))
     torch.testing.assert_close(module.layer(x), wanted)
 
 
@@ -183,7 +183,7 @@ def test_a_dora_is_merged_or_added(tiny_flux: Path, tmp_path: Path):
     layer = module.get_submodule(LAYERS[0])
     x = torch.randn(2, columns)
     before = layer(x)
-    network = attach(module, FLUX, KeyNames(), str(file))
+    (network,) = attach({FLUX: module}, KeyNames(), str(file))
     torch.testing.assert_close(layer(x), before + x @ (wanted - weight).T, rtol=1e-4, atol=1e-4)
     # half of the way from the frozen layer to the trained one, as in training
     with network.scaled(0.5):
@@ -197,7 +197,7 @@ def test_weights_and_biases_of_linear_layers_and_convolutions(tmp_path: Path):
         save_file({"transformer.layer.diff": whole, "transformer.layer.diff_b": bias}, file)
         module = nn.Module()
         module.layer = layer
-        attach(module, FLUX, KeyNames(), str(file), strength=0.5)
+        attach({FLUX: module}, KeyNames(), str(file), strength=0.5)
         changed = deepcopy(layer)
         changed._forward_hooks.clear()
         changed.weight.data += 0.5 * whole
@@ -212,7 +212,7 @@ def test_a_network_of_another_model_is_refused(tiny_flux: Path, tmp_path: Path):
     with pytest.raises(ValueError):
         merge_at_load(parts, [FLUX], KeyNames(), str(file))
     with pytest.raises(ValueError):
-        attach(transformer(tiny_flux), FLUX, KeyNames(), str(file))
+        attach({FLUX: transformer(tiny_flux)}, KeyNames(), str(file))
 
 
 def test_the_file_of_a_folder(tmp_path: Path):
@@ -234,7 +234,7 @@ def test_it_stays_with_the_layers_that_a_trained_network_wraps(
     file = tmp_path / "lora.safetensors"
     save_file(lora, file)
     module: FluxTransformer2DModel = transformer(tiny_flux)
-    network = attach(module, FLUX, KeyNames(), str(file))
+    (network,) = attach({FLUX: module}, KeyNames(), str(file))
     inject_adapter_in_model(LoraConfig(r=2, target_modules=["to_q", "proj_out"]), module)
     torch.testing.assert_close(predict(module), predict(merged_by_hand(tiny_flux, lora)))
     with network.scaled(0):

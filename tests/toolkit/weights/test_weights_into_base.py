@@ -132,7 +132,7 @@ def test_the_merged_model_predicts_what_the_base_with_attached_loras_does(
     base = FluxTransformer2DModel.from_pretrained(tiny_flux / "transformer")
     given = inputs(base)
     before = base(**given)[0]
-    attach(base, Trainable("transformer", r".*", "transformer."), FLUX, str(file), 0.7)
+    attach({Trainable("transformer", r".*", "transformer."): base}, FLUX, str(file), 0.7)
     with torch.no_grad():
         torch.testing.assert_close(merged(**given)[0], base(**given)[0], atol=1e-5, rtol=1e-5)
         assert not torch.allclose(before, base(**given)[0], atol=1e-3)
@@ -256,6 +256,8 @@ def test_bases_and_files_that_do_not_fit_are_refused(tiny_flux: Path, state: dic
     save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(ValueError, match="does not fit a weight of"):
         run(tiny_flux, [Added(tmp_path / "wide.safetensors")], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^model\.lora_path: .*wide\.safetensors: "):
+        run(tiny_flux, [Added(tmp_path / "wide.safetensors", key="model.lora_path")], tmp_path / "out")
     assert not list(tmp_path.glob("*out*")), "nothing is left of a merge that failed"
     with pytest.raises(ValueError, match="has no transformer_2"):
         run(tiny_flux, [Added(lora, part="transformer_2")], tmp_path / "out")

@@ -1,8 +1,8 @@
 """Clears what killed writers left in a folder of a cache that several programs may be writing to.
 
-Whoever writes holds a shared lock of the folder; who gets it alone knows that nobody is at work. The kernel frees the
-lock of a killed program. Where folders cannot be locked (Windows, some network disks), `aitk cache prune` clears up by
-age.
+Whoever writes holds a shared lock of a file beside the folder; who gets it alone knows that nobody is at work. The
+kernel frees the lock of a killed program. Where there are no such locks (Windows, some network disks), `aitk cache
+prune` clears up by age.
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ def _locked(folder: Path, alone: bool) -> Iterator[bool]:
 def _open_locked(folder: Path, alone: bool) -> int | None:
     if fcntl is None:
         return None
+    if not folder.is_dir():
+        return None
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        # not of the folder itself: over NFS that would be known to one machine only
+        descriptor = os.open(folder.with_name(f".aitk-lock-{folder.name}"), os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:
         return None
     try:

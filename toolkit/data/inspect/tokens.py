@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.config.embedded import embedded_folder
+
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 NO_LIMIT = 1_000_000
 """transformers writes a number far above this where a tokenizer has no limit."""
-EMBEDDED = "builtin:"
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 BATCH = 4096
 
 
@@ -37,9 +37,7 @@ def text_lengths(folder: Path) -> list[TextLength]:
 
 def model_folder(name: str, revision: str | None = None) -> Path | None:
     """Where the tokenizers of a model are on this disk; None if they are not. Fetches nothing."""
-    if name.startswith(EMBEDDED):
-        return ASSETS / name.removeprefix(EMBEDDED)
-    if (folder := Path(name).expanduser()).is_dir():
+    if (folder := embedded_folder(name) or Path(name).expanduser()).is_dir():
         return folder
     from huggingface_hub import snapshot_download
 
