@@ -56,7 +56,7 @@ def start(arguments: list[str]) -> int:
     read_env_file(Path(".env"), os.environ)
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
-    from toolkit.launch.environment import cluster_ranks, on_cluster, stop_signals
+    from toolkit.launch.environment import claim_local_disk, cluster_ranks, on_cluster, stop_signals
 
     if arguments[:1] == ["run"] and on_cluster(os.environ):
         # heard when something can be done about it: `leaving_when_told` of toolkit/cli/unattended.py
@@ -66,6 +66,7 @@ def start(arguments: list[str]) -> int:
 
     end_with_parent(os.environ)
     os.environ.update(cluster_ranks(os.environ))
+    claim_local_disk(os.environ)
     return run_command_line(arguments)
 
 

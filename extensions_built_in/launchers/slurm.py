@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from extensions_built_in.launchers.batch import Work, make_script
@@ -60,12 +61,15 @@ class SlurmJob:
             return FAILED
         for warning in self._warnings(order):
             print(warning, file=sys.stderr)
-        script = folder / "submit.sbatch"
-        write_text(script, self._text(order))
         try:
             if order.test_only:
-                print(start_estimate(script, options))
+                with TemporaryDirectory() as place:
+                    script = Path(place, "submit.sbatch")
+                    script.write_text(self._text(order), encoding="utf-8")
+                    print(start_estimate(script, options))
                 return 0
+            script = folder / "submit.sbatch"
+            write_text(script, self._text(order))
             self._write_beside(folder, order)
             if not order.wait:
                 self._announce(folder, order, submit(script, options))

@@ -5,9 +5,10 @@ torch's names: RANK and LOCAL_RANK count from 0, over all machines and on this o
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 LOST_PEERS = 69
 """EX_UNAVAILABLE of sysexits.h: exit code of a process that ends because another one of its run did."""
@@ -71,6 +72,24 @@ def cluster_ranks(env: Mapping[str, str]) -> dict[str, str]:
         "WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": str(world // int(env.get("SLURM_NNODES", "1"))),
     }
+
+
+def claim_local_disk(env: MutableMapping[str, str]) -> None:
+    """Make the folder of a cluster job on this machine's disk; go without it if another user was there first.
+
+    Compilers run what they find in their caches, and /tmp is everybody's.
+    """
+    place = env.get("AITK_LOCAL", "") if on_cluster(env) else ""
+    if not place:
+        return
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        is_own = os.stat(place).st_uid == os.getuid()
+    except OSError:
+        is_own = False
+    if not is_own:
+        for name in ("AITK_LOCAL", "AITK_STAGE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
+            env.pop(name, None)
 
 
 def rank_variables(rank: int, world: int, host: str, port: int) -> dict[str, str]:

@@ -71,14 +71,16 @@ def why_not(env: Mapping[str, str]) -> str:
         return "it was cancelled"
     if (folder / STOP_FILE).exists():
         return f"the file {folder / STOP_FILE} asked it to stop"
-    state, reason = own_state(env)
-    if state in {"COMPLETING", "CANCELLED"} and reason != "TimeLimit":
+    found, restarts = own_state(env), int(env.get("SLURM_RESTART_COUNT", "0"))
+    if found.get("JobState") in {"COMPLETING", "CANCELLED"} and found.get("Reason") != "TimeLimit":
         # a requeue would bring a cancelled job back; one that was preempted is started again by SLURM, if at all
         return "SLURM has ended it (cancelled or preempted)"
+    if found.get("JobState") == "RUNNING" and int(found.get("Restarts", restarts)) > restarts:
+        return "SLURM has declared this machine lost, and started it again on another one"
     most, starts = int(env.get("AITK_MAX_REQUEUES", "0")), _lines(folder / STARTS)
     if most == 0:
         return "launch.requeue is false, or launch.max_requeues 0"
-    if max(int(env.get("SLURM_RESTART_COUNT", "0")), len(starts) - 1) >= most:
+    if max(restarts, len(starts) - 1) >= most:
         return f"it was {most} times (launch.max_requeues)"
     if starts and "AITK_PROGRESS" in env and starts[-1]["progress"] == progress(env):
         return (
@@ -117,7 +119,7 @@ def _start_again(env: Mapping[str, str]) -> str:
     except SlurmError as error:
         refusal = str(error)
     # a job whose machine was declared lost is in the queue again before its processes have ended
-    if not refusal or own_state(env)[0] == "PENDING":
+    if not refusal or own_state(env).get("JobState") == "PENDING":
         print("the job is started again and goes on there", flush=True)
         return ""
     try:

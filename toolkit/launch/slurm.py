@@ -78,14 +78,13 @@ def submit_again(script: Path, env: Mapping[str, str]) -> str:
     return job_id
 
 
-def own_state(env: Mapping[str, str]) -> tuple[str, str]:
-    """State and reason of the job that this process belongs to, in SLURM's words; empty if they cannot be known."""
+def own_state(env: Mapping[str, str]) -> dict[str, str]:
+    """JobState, Reason and Restarts of the job that this process belongs to; without what cannot be known."""
     try:
         shown = _run(["scontrol", "show", "job", "--oneliner", own_job(env)]).stdout
     except SlurmError:
-        return "", ""
-    found = dict(re.findall(r"(?:^|\s)(JobState|Reason)=(\S*)", shown.partition("\n")[0]))
-    return found.get("JobState", ""), found.get("Reason", "")
+        return {}
+    return dict(re.findall(r"(?:^|\s)(JobState|Reason|Restarts)=(\S*)", shown.partition("\n")[0]))
 
 
 def own_job(env: Mapping[str, str]) -> str:

@@ -128,6 +128,10 @@ def test_what_slurm_has_ended_is_not_brought_back(env: dict[str, str]) -> None:
     assert "SLURM has ended it" in why_not(env)
     state.write_text("JobId=7 JobState=COMPLETING Reason=TimeLimit\n")
     assert why_not(env) == ""
+    # what is left of a start on a machine that was declared lost
+    state.write_text("JobId=7 JobState=RUNNING Reason=None Requeue=1 Restarts=1 BatchFlag=1\n")
+    assert "started it again on another one" in why_not(env)
+    assert why_not({**env, "SLURM_RESTART_COUNT": "1"}) == ""
     (Path(env["AITK_RUN_FOLDER"]) / "stop").touch()
     assert why_not(env).endswith("/stop asked it to stop")
 
