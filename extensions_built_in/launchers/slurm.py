@@ -16,11 +16,12 @@ from extensions_built_in.launchers.origins import describe_environment, find_pat
 from extensions_built_in.launchers.refusals import explain
 from toolkit.atomic import write_text
 from toolkit.config.explain import to_yaml
+from toolkit.launch.json_files import add_line
 from toolkit.launch.launcher import Array, Order
 from toolkit.launch.limits import seconds_of
 from toolkit.launch.queue import Queue
 from toolkit.launch.record import SUBMISSIONS, run_folder, submissions
-from toolkit.launch.requeue import add_line, forget_starts
+from toolkit.launch.requeue import forget_starts
 from toolkit.launch.save_time import longest_save
 from toolkit.launch.script import Script, Shell
 from toolkit.launch.slurm import SlurmError, start_estimate, submit, submitted

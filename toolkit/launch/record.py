@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from toolkit.launch.alive import birth, is_alive
 from toolkit.launch.environment import on_cluster
+from toolkit.launch.json_files import read_group, read_lines
 from toolkit.launch.slurm import own_job
 
 State = Literal["running", "done", "failed", "stopped", "requeued"]
@@ -105,16 +106,10 @@ def write_background(folder: Path, pid: int, log: Path) -> None:
 def submissions(folder: Path) -> list[dict[str, Any]]:
     """What was submitted to a cluster for this folder, oldest first: job_id, time and more."""
     try:
-        lines = (folder / SUBMISSIONS).read_text(encoding="utf-8").splitlines()
+        found = read_lines(folder / SUBMISSIONS)
     except OSError:
         return []
-    found = []
-    for line in lines:
-        with contextlib.suppress(ValueError):  # a line cut short by a kill
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "job_id" in entry:
-                found.append({**entry, "job_id": str(entry["job_id"])})
-    return found
+    return [{**entry, "job_id": str(entry["job_id"])} for entry in found if "job_id" in entry]
 
 
 def mark_cancelled(folder: Path, job_id: str) -> None:
@@ -153,11 +148,8 @@ def _own_process() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) and isinstance(fields.get("pid"), int) else {}
+    fields = read_group(path)
+    return fields if isinstance(fields.get("pid"), int) else {}
 
 
 def _write(path: Path, fields: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.launch.environment import on_cluster, own_rank, stop_signals
+from toolkit.launch.json_files import add_line, read_group, read_lines
 from toolkit.launch.record import SUBMISSIONS, close, was_cancelled
 from toolkit.launch.slurm import SlurmError, own_job, own_state, requeue, submit_again
 
@@ -77,7 +77,8 @@ def why_not(env: Mapping[str, str]) -> str:
         return "SLURM has ended it (cancelled or preempted)"
     if found.get("JobState") == "RUNNING" and int(found.get("Restarts", restarts)) > restarts:
         return "SLURM has declared this machine lost, and started it again on another one"
-    most, starts = int(env.get("AITK_MAX_REQUEUES", "0")), _lines(folder / STARTS)
+    most = int(env.get("AITK_MAX_REQUEUES", "0"))
+    starts = [start for start in read_lines(folder / STARTS) if "progress" in start]
     if most == 0:
         return "launch.requeue is false, or launch.max_requeues 0"
     if max(restarts, len(starts) - 1) >= most:
@@ -133,9 +134,9 @@ def _start_again(env: Mapping[str, str]) -> str:
 
 def _newest_step(folder: Path) -> int:
     try:
-        listed = json.loads((folder / "checkpoints.json").read_text(encoding="utf-8"))["checkpoints"]
+        listed = read_group(folder / "checkpoints.json")["checkpoints"]
         return max((int(entry["step"]) for entry in listed), default=0)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return 0
 
 
@@ -179,22 +180,3 @@ def _end_mark(env: Mapping[str, str]) -> Path:
 
 def _run_folder(env: Mapping[str, str]) -> Path:
     return Path(env["AITK_RUN_FOLDER"])
-
-
-def add_line(path: Path, entry: Mapping[str, Any]) -> None:
-    """Add to a file of one JSON value per line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    found = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(text))
-        except ValueError:  # cut short by a kill
-            continue
-    return [entry for entry in found if isinstance(entry, dict) and "progress" in entry]

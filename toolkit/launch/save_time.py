@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from toolkit.launch.environment import own_rank
+from toolkit.launch.json_files import read_group
 
 FILE = "slurm/longest_save.json"
 
@@ -43,6 +44,6 @@ def save_time(env: Mapping[str, str], tell: Callable[[str], None] = print) -> Sa
 def longest_save(run_folder: Path) -> float:
     """Seconds of the longest save of the run so far; 0 if none was timed."""
     try:
-        return float(json.loads((run_folder / FILE).read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(read_group(run_folder / FILE)["seconds"])
+    except (ValueError, KeyError, TypeError):
         return 0.0

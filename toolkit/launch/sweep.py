@@ -19,6 +19,7 @@ from typing import Any
 
 from toolkit.atomic import write_text
 from toolkit.launch.environment import own_rank
+from toolkit.launch.json_files import read_group
 from toolkit.run_lock import hold
 
 SWEEP_FILE, JOB_FILE, POINT_FILE = "sweep.json", "job.yaml", "point.json"
@@ -95,7 +96,7 @@ class SweepFolder:
 
     def state(self, run: Run) -> str:
         """How far a run is; one that is done counts only with the config that it was done with."""
-        found = _read(self.run_folder(run.index) / POINT_FILE)
+        found = read_group(self.run_folder(run.index) / POINT_FILE)
         state = str(found.get("state", NOT_STARTED))
         return NOT_STARTED if state == DONE and found.get("config") != digest(run.text) else state
 
@@ -121,12 +122,12 @@ def record_own(config: str, env: Mapping[str, str], state: str) -> None:
 
 def state_in(folder: Path) -> str:
     """How the last start of the run in `folder` ended; "" if it is none of a sweep."""
-    return str(_read(folder / POINT_FILE).get("state", ""))
+    return str(read_group(folder / POINT_FILE).get("state", ""))
 
 
 def tally(folder: Path, is_over: bool) -> str:
     """How many runs of a sweep on this machine are how far: `1 failed, 3 done`."""
-    indices = [run["index"] for run in _read(folder / SWEEP_FILE).get("runs", [])]
+    indices = [run["index"] for run in read_group(folder / SWEEP_FILE).get("runs", [])]
     states = Counter(state_in(folder / str(index)) or NOT_STARTED for index in indices)
     # nobody is left to say how it ended
     states["lost"] = states.pop(RUNNING, 0) if is_over else 0
@@ -159,14 +160,6 @@ def digest(text: str) -> str:
 def _plain(values: Mapping[str, Any]) -> Any:
     """As they come back from a file."""
     return json.loads(json.dumps(dict(values), default=str))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def is_sweep_folder(path: str | os.PathLike[str]) -> bool:
