@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
+import sys
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -26,6 +28,16 @@ run.hide_own_datasets()
 # a shell that starts the tests in the background has them ignore ctrl+c, and the programs that they start as well
 signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("family_contract", "family_subject")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Random numbers of a test and of its fixtures do not depend on the tests that this process ran before it."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -99,12 +99,13 @@ def save_qwen(folder: Path, kind: str = "qwen3_vl") -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = tiny_qwen3_vl(Qwen3VLForConditionalGeneration, tokenizer) if is_third else tiny_qwen_vl(tokenizer)
+        fill_zeros(model)
     model.config.image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     model.config.vision_start_token_id = tokenizer.convert_tokens_to_ids("<|vision_start|>")
     model.config.vision_end_token_id = tokenizer.convert_tokens_to_ids("<|vision_end|>")
     patch = model.config.vision_config.patch_size
     size = {"shortest_edge": 4 * patch * patch, "longest_edge": 64 * patch * patch}
-    return _saved(folder, fill_zeros(model), Qwen2VLImageProcessorPil(patch_size=patch, size=size), tokenizer)
+    return _saved(folder, model, Qwen2VLImageProcessorPil(patch_size=patch, size=size), tokenizer)
 
 
 def save_llava(folder: Path) -> Path:

@@ -77,18 +77,31 @@ def test_batch_gives_what_each_picture_gives_alone(name: str, load: Callable[...
 @pytest.mark.parametrize("name", MODELS)
 def test_picture_decides(name: str, load: Callable[..., Any]) -> None:
     """The same question about two pictures gets two answers."""
-    second, captioner = subjects_of(name)[1], load(name)
-    colors = [Image.new("RGB", (48, 48), color) for color in ("red", "black", "white", "blue")]
-    assert len(set(captioner.describe([replace(second, image=image) for image in colors]))) > 1
+    captioner, second = load(name), subjects_of(name)[1]
+    red, black = (replace(second, image=Image.new("RGB", (48, 48), color)) for color in ("red", "black"))
+    assert differ(first_scores(captioner, red), first_scores(captioner, black))
+    assert not differ(first_scores(captioner, red), first_scores(captioner, red))
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_prompt_decides(name: str, load: Callable[..., Any]) -> None:
-    first, second, _ = subjects_of(name)
-    captioner = load(name)
-    pictures = [noise(48, 48, seed) for seed in range(4)]
-    answers = [captioner.describe([replace(s, image=image) for image in pictures]) for s in (first, second)]
-    assert answers[0] != answers[1]
+    captioner, (first, second, _) = load(name), subjects_of(name)
+    assert differ(*(first_scores(captioner, replace(asked, image=noise(48, 48, 0))) for asked in (first, second)))
+
+
+def first_scores(captioner: Any, subject: Subject) -> Any:
+    """What a model thinks of each token at the start of its answer, of a tagger of each tag; a random model's likeliest
+    one is often the same for all pictures."""
+    model, seen = captioner.model, []
+    head = model if hasattr(model, "classifier") else getattr(model, "text_decoder", model).get_output_embeddings()
+    hook = head.register_forward_hook(lambda _, __, output: seen.append(getattr(output, "logits", output)))
+    captioner.describe([subject])
+    hook.remove()
+    return seen[0].flatten(0, -2)[-1]
+
+
+def differ(left: Any, right: Any) -> bool:
+    return float((left - right).abs().max()) > 1e-3 * float(left.abs().max())
 
 
 @pytest.mark.parametrize("name", MODELS)
