@@ -82,6 +82,7 @@ class Torture:
         self.folder, self.output, self.log = folder, folder / "output", folder / "log.txt"
         self.config, self.told, self.score = config_for(folder), shared(), Score()
         self.rng = random.Random(seed)
+        self.seconds = self.program_s = 0.0  # of a run in peace, in a copy of this process and by the command line
         (folder / "config.json").write_text(json.dumps(self.config))
         self._apart(lambda: make_inputs(folder))
 
@@ -184,10 +185,16 @@ class Torture:
 
     def _strike(self, is_resumed: bool, is_apart: bool) -> tuple[int, str]:
         """Start the run and kill it; returns its exit code, and where it was."""
+        begin = time.monotonic()
         if is_apart:
-            return self.run_program(self.rng.uniform(0.3, 1) * self.program_s), "of a program of its own"
+            code = self.run_program(self.rng.uniform(0.3, 1) * self.program_s)
+            if code == 0:  # the machine is less busy than it was
+                self.program_s = time.monotonic() - begin
+            return code, "of a program of its own"
         if self.rng.random() < BY_CLOCK:
             code = self.run(after_s=self.rng.random() * self.seconds)
+            if code == 0 and not is_resumed:
+                self.seconds = time.monotonic() - begin
         else:
             kill = random_kill(self.phases, self.among, self.rng)
             if is_resumed:  # it has fewer moments, and others

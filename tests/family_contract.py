@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -268,10 +268,11 @@ def check_lora_file(
 
 
 def gradients(subject: Subject, family: Family) -> list[Tensor]:
-    """Of a trained LoRA on the loaded family, in training mode."""
-    loras = trained(adapters(family))
-    family.denoiser.train()
-    loss_of(subject, family, subject.rows(family)).backward()
+    """Of a trained LoRA on the family, in training mode."""
+    with loaded(family):
+        loras = trained(adapters(family))
+        family.denoiser.train()
+        loss_of(subject, family, subject.rows(family)).backward()
     return [param.grad for lora in loras for param in lora.params.values() if param.grad is not None]
 
 
@@ -283,26 +284,23 @@ def assert_equal_gradients(found: Sequence[Tensor], wanted: Sequence[Tensor]) ->
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * size)
 
 
-def check_checkpointing(subject: Subject, build: Callable[[bool], Family]) -> None:
-    """`build(checkpointing)`: recomputing activations changes no gradient."""
+def recomputes(family: Family) -> bool:
+    """Whether a part of the loaded denoiser is asked to keep no activations."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in family.denoiser.modules())
+
+
+def check_checkpointing(subject: Subject, checkpointing: Family, plain: Sequence[Tensor]) -> None:
+    """Recomputing activations changes no gradient; `plain`: those of a family that keeps them."""
     skip_if_impossible(subject, "checkpointing")
-    found: list[list[Tensor]] = []
-    for checkpointing in (False, True):
-        with loaded(build(checkpointing)) as family:
-            flags = {getattr(module, "gradient_checkpointing", False) for module in family.denoiser.modules()}
-            assert (True in flags) == checkpointing
-            found.append(gradients(subject, family))
-    assert_equal_gradients(found[1], found[0])
+    with loaded(checkpointing):
+        assert recomputes(checkpointing)
+        assert_equal_gradients(gradients(subject, checkpointing), plain)
 
 
-def check_offloading(subject: Subject, plain: Family, offloaded: Family) -> None:
-    """Layers that live in host memory give the same predictions and gradients."""
+def check_offloading(subject: Subject, offloaded: Family, plain: Sequence[Tensor]) -> None:
+    """Layers that live in host memory give the same gradients as those on the device, `plain`."""
     skip_if_impossible(subject, "offload")
-    found: list[list[Tensor]] = []
-    for family in (plain, offloaded):
-        with loaded(family):
-            found.append(gradients(subject, family))
-    assert_equal_gradients(found[1], found[0])
+    assert_equal_gradients(gradients(subject, offloaded), plain)
 
 
 def check_bf16(subject: Subject, wide: Family, narrow: Family) -> None:

@@ -107,6 +107,12 @@ class Subject:
         context = Context(self.context.device, dtype, seed=42)
         return config.build(context, checkpointing=checkpointing, bypass_guidance=bypass)
 
+    def build_beside(self, family: Family, checkpointing: bool = False) -> Family:
+        """Another one with denoisers of its own; the other parts are those of `family`, all of which is loaded."""
+        built, own = self.build(checkpointing=checkpointing), {trained.part for trained in family.facts.denoisers}
+        built.parts._loaded |= {name: part for name, part in family.parts._loaded.items() if name not in own}
+        return built
+
     def load_pipeline(self) -> Any:
         """The diffusers pipeline, quiet."""
         load = self.case.load_pipeline or diffusers.DiffusionPipeline.from_pretrained

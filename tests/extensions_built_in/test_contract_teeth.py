@@ -25,6 +25,7 @@ from family_contract import (
     check_oracle,
     check_parity,
     check_quantized,
+    gradients,
 )
 from family_subject import Subject, loaded
 from ltx_case import CASES as LTX
@@ -278,7 +279,7 @@ def test_the_contract_notices_weights_that_were_not_quantized(subject_of: Callab
 
 def test_the_contract_notices_stale_weights_of_an_offloaded_layer(subject_of: Callable[[str], Subject]):
     subject = subject_of("zimage")
-    offloaded = subject.build(layer_offloading=True)
+    plain, offloaded = gradients(subject, subject.build()), subject.build(layer_offloading=True)
     with loaded(offloaded):
         stream = offloaded.denoiser.layer_stream
         assert len(stream.layers) > len(stream._ring), "no layer would have to make room for another"
@@ -292,4 +293,4 @@ def test_the_contract_notices_stale_weights_of_an_offloaded_layer(subject_of: Ca
 
         stream._copy = copy_once
         with pytest.raises(AssertionError):
-            check_offloading(subject, subject.build(), offloaded)
+            check_offloading(subject, offloaded, plain)

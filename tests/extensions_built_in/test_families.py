@@ -27,8 +27,11 @@ from family_contract import (
     check_quantized,
     check_rows,
     check_shapes,
+    gradients,
+    recomputes,
 )
 from family_subject import Case, Subject, loaded
+from torch import Tensor
 
 from toolkit.models.family import Family
 from toolkit.training.path import Path as NoisePath
@@ -52,6 +55,14 @@ def family(subject: Subject) -> Iterator[Family]:
         yield family
 
 
+@pytest.fixture(scope="module")
+def plain(subject: Subject, family: Family) -> list[Tensor]:
+    """The gradients of a LoRA where nothing is recomputed and nothing offloaded."""
+    with loaded(subject.build_beside(family)) as kept:
+        assert not recomputes(kept)
+        return gradients(subject, kept)
+
+
 def test_shapes(subject: Subject):
     check_shapes(subject, subject.build())
 
@@ -72,20 +83,20 @@ def test_a_stored_batch_equals_one_by_one(subject: Subject, family: Family, tmp_
     check_rows(subject, family, tmp_path)
 
 
-def test_a_fresh_lora_is_the_identity_and_learns_everywhere(subject: Subject):
-    check_fresh_lora(subject, subject.build())
+def test_a_fresh_lora_is_the_identity_and_learns_everywhere(subject: Subject, family: Family):
+    check_fresh_lora(subject, subject.build_beside(family))
 
 
-def test_a_lora_file_acts_in_diffusers_as_here(subject: Subject, tmp_path: Path):
-    check_lora_file(subject, subject.build(), tmp_path, alpha=1)
+def test_a_lora_file_acts_in_diffusers_as_here(subject: Subject, family: Family, tmp_path: Path):
+    check_lora_file(subject, subject.build_beside(family), tmp_path, alpha=1)
 
 
-def test_checkpointing_changes_no_gradient(subject: Subject):
-    check_checkpointing(subject, lambda checkpointing: subject.build(checkpointing=checkpointing))
+def test_checkpointing_changes_no_gradient(subject: Subject, family: Family, plain: list[Tensor]):
+    check_checkpointing(subject, subject.build_beside(family, checkpointing=True), plain)
 
 
-def test_offloading_changes_no_gradient(subject: Subject):
-    check_offloading(subject, subject.build(), subject.build(layer_offloading=True))
+def test_offloading_changes_no_gradient(subject: Subject, plain: list[Tensor]):
+    check_offloading(subject, subject.build(layer_offloading=True), plain)
 
 
 def test_bf16_stays_near_fp32(subject: Subject, family: Family):
@@ -96,8 +107,8 @@ def test_8_bit_weights_stay_near_fp32_and_carry_a_lora(subject: Subject, family:
     check_quantized(subject, family, subject.build(quantize=True, qtype="qint8"))
 
 
-def test_a_full_fine_tune_opens_in_diffusers(subject: Subject, tmp_path: Path):
-    check_full_weights(subject, subject.build(), tmp_path)
+def test_a_full_fine_tune_opens_in_diffusers(subject: Subject, family: Family, tmp_path: Path):
+    check_full_weights(subject, subject.build_beside(family), tmp_path)
 
 
 def test_schedule_time_target_and_sign_belong_together(subject: Subject, family: Family):

@@ -20,6 +20,7 @@ from family_contract import (
     check_parity,
     check_rows,
     check_shapes,
+    gradients,
 )
 from family_subject import Subject, loaded
 from flux_case import flux_case
@@ -207,24 +208,20 @@ def test_the_contract_notices_a_lora_file_that_diffusers_misreads(
 
 
 def test_the_contract_notices_checkpointing_that_changes_gradients(subject: Subject):
-    def build(checkpointing: bool) -> FluxFamily:
-        family = subject.build(checkpointing=checkpointing)
-        plan = family.parts.plans["transformer"]
+    plain, family = gradients(subject, subject.build()), subject.build(checkpointing=True)
+    plan = family.parts.plans["transformer"]
 
-        def sabotaged(transformer: torch.nn.Module) -> torch.nn.Module:
-            transformer = plan.prepare(transformer)
-            if checkpointing:
-                real = transformer._gradient_checkpointing_func
-                transformer._gradient_checkpointing_func = lambda block, x, text, temb, *rest: real(
-                    block, x, text, temb * 0.99, *rest
-                )
-            return transformer
+    def sabotaged(transformer: torch.nn.Module) -> torch.nn.Module:
+        transformer = plan.prepare(transformer)
+        real = transformer._gradient_checkpointing_func
+        transformer._gradient_checkpointing_func = lambda block, x, text, temb, *rest: real(
+            block, x, text, temb * 0.99, *rest
+        )
+        return transformer
 
-        family.parts.plans["transformer"] = replace(plan, prepare=sabotaged)
-        return family
-
+    family.parts.plans["transformer"] = replace(plan, prepare=sabotaged)
     with pytest.raises(AssertionError):
-        check_checkpointing(subject, build)
+        check_checkpointing(subject, family, plain)
 
 
 # -- what is FLUX's own -----------------------------------------------------------------------------------------------
