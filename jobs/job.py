@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.contract import Holding, Process, Stopped
 from toolkit.launch.environment import own_rank
+from toolkit.registry import get_registry
 
 if TYPE_CHECKING:
     from toolkit.config.document import Document
@@ -53,6 +54,11 @@ class Job:
     def device(self) -> str:
         """`config.device` of the document, for processes in the folder style of ai-toolkit."""
         return str(self.config.get("device") or "cpu")
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        """From where the extensions in use came, without those built in."""
+        return get_registry().origins()
 
     def results(self) -> list[Path]:
         """Files and folders that the processes make, which a job after this one may name."""

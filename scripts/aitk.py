@@ -19,6 +19,7 @@ API = {
     "get_job": "jobs",
     "Job": "jobs",
     "Stopped": "jobs",
+    "ConfigError": "toolkit.config",
     "load": "toolkit.config",
     "validate": "toolkit.config",
     "get_registry": "toolkit.registry",

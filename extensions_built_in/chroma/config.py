@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import field_validator
 
 from extensions_built_in.chroma.keys import CHROMA_KEYS
 from toolkit.config.key_names import KeyNames
@@ -13,6 +16,11 @@ if TYPE_CHECKING:
     from toolkit.context import Context
 
 
+VERSION = re.compile(r"lodestones/Chroma(?:/v?(\d+))?/?")
+"""As ai-toolkit names the files of a repository that holds nothing else; without a number, the last one."""
+LAST_VERSION = 50
+
+
 class Chroma(ModelPlugin):
     """Chroma, a FLUX.1 schnell made smaller and trained without distillation: `lodestones/Chroma1-HD`, `-Base`."""
 
@@ -21,6 +29,12 @@ class Chroma(ModelPlugin):
     key_names: ClassVar[KeyNames] = CHROMA_KEYS
 
     arch: Literal["chroma"]
+
+    @field_validator("name_or_path")
+    @classmethod
+    def _name_file(cls, value: str) -> str:
+        found = VERSION.fullmatch(value)
+        return f"lodestones/Chroma/chroma-unlocked-v{found[1] or LAST_VERSION}.safetensors" if found else value
 
     def build(self, context: Context, *, checkpointing: bool, bypass_guidance: bool) -> ChromaFamily:
         """The family with its parts unloaded; Chroma has no guidance embedding to bypass."""

@@ -24,6 +24,7 @@ class Flux(ModelPlugin):
     example: ClassVar[str] = "black-forest-labs/FLUX.1-dev"
     recognized_by = {"_class_name": "FluxPipeline"}
     key_names: ClassVar[KeyNames] = FLUX_KEYS
+    training_adapters = {"schnell": "ostris/FLUX.1-schnell-training-adapter"}
 
     arch: Literal["flux"]
 

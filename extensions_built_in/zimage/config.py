@@ -19,6 +19,9 @@ class ZImage(ModelPlugin):
     example: ClassVar[str] = "Tongyi-MAI/Z-Image"
     recognized_by = {"_class_name": "ZImagePipeline"}
     key_names: ClassVar[KeyNames] = ZIMAGE_KEYS
+    training_adapters = {
+        "z-image-turbo": "ostris/zimage_turbo_training_adapter/zimage_turbo_training_adapter_v2.safetensors"
+    }
 
     arch: Literal["zimage"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from chroma_case import CASES
 from diffusers import ChromaPipeline
-from family_contract import check_checkpointing, check_parity
+from family_contract import check_checkpointing, check_parity, gradients
 from family_subject import Subject, loaded
 
 from extensions_built_in.chroma import family as module
@@ -45,9 +45,10 @@ def quiet(pipeline: ChromaPipeline) -> ChromaPipeline:
 
 
 def test_the_contract_notices_checkpoints_without_the_mask(subject: Subject, monkeypatch: pytest.MonkeyPatch):
+    plain = gradients(subject, subject.build())
     monkeypatch.setattr(module, "masked_checkpoints", lambda transformer, mask: nullcontext())
     with pytest.raises(AssertionError):
-        check_checkpointing(subject, lambda checkpointing: subject.build(checkpointing=checkpointing))
+        check_checkpointing(subject, subject.build(checkpointing=True), plain)
 
 
 def test_checkpoints_are_recomputed_with_the_mask_of_their_own_pass(subject: Subject):

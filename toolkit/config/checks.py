@@ -15,6 +15,7 @@ from toolkit.config.sections.embedding import EmbeddingSection
 from toolkit.config.sections.sample import SampleSection
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
+from toolkit.config.upstream_names import SCALED_BY_ALPHA
 
 
 def check_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:
@@ -140,12 +141,26 @@ def _compare_rates(train: TrainSection) -> Iterator[Remarked]:
             yield ("train", key), f"is used, {rate:g} (ai-toolkit uses lr, {train.lr:g})"
 
 
-def compare_network(network: NetworkPlugin) -> Iterator[Remarked]:
-    """What ai-toolkit does otherwise with `network`."""
+def compare_model(model: ModelPlugin) -> Iterator[Remarked]:
+    """What may surprise about `model`."""
+    for name, adapter in model.training_adapters.items():
+        if name in model.name_or_path.lower() and model.assistant_lora_path is None:
+            text = f"is distilled to few steps, which training undoes; `assistant_lora_path: {adapter}` prevents that"
+            yield ("model", "name_or_path"), text
+
+
+def compare_network(network: NetworkPlugin, model: ModelPlugin) -> Iterator[Remarked]:
+    """What ai-toolkit does otherwise with `network`: alpha, 1 by default, scales only what is in SCALED_BY_ALPHA."""
     rank, alpha = network.effective_rank, network.effective_alpha
-    if network.has_rank and alpha != rank:
-        scale = f"{alpha:g}/{rank}"
-        yield ("network", "linear_alpha"), f"scales the update by {scale} (ai-toolkit ignores it on transformer models)"
+    if not network.has_rank:
+        return
+    is_scaled = model.arch in SCALED_BY_ALPHA or network.type in SCALED_BY_ALPHA
+    if not is_scaled and alpha != rank:
+        text = f"scales the update by {alpha:g}/{rank} (ai-toolkit ignores it on transformer models)"
+        yield ("network", "linear_alpha"), text
+    if is_scaled and network.linear_alpha is None and network.alpha is None and rank > 1:
+        text = f"not set, so the update is not scaled (ai-toolkit scales it by 1/{rank}; `linear_alpha: 1` does that)"
+        yield ("network", "linear_alpha"), text
 
 
 def compare_datasets(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:

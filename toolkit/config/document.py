@@ -52,9 +52,12 @@ class Document:
 
     def complain(self, path: KeyPath, message: str) -> None:
         """Remember a problem with the value at `path`; the first one at a key counts."""
-        problem = self.problem(path, message)
-        if not any((other.where, other.path) == (problem.where, problem.path) for other in self.problems):
-            self.problems.append(problem)
+        if not self.is_wrong(path):
+            self.problems.append(self.problem(path, message))
+
+    def is_wrong(self, path: KeyPath) -> bool:
+        """Whether a problem with the value at `path` is known."""
+        return any((other.where, other.path) == (self.where(path), self.shown(path)) for other in self.problems)
 
     def notice(self, path: KeyPath, message: str) -> None:
         """Remember something to be said once at the start of the run."""

@@ -17,6 +17,10 @@ from toolkit.config.wording import shorten
 
 AnyRemark = TypeVar("AnyRemark", bound=Remark)
 TOP_KEYS = ("job", "config", "meta")
+UNUSED = ("is_v2",)
+"""Keys of `config` that ai-toolkit reads under `job: train` and no trainer uses."""
+NAME_BYTES = 180
+"""Of the 255 that systems take, before what steps, suffixes and half-written files add to it."""
 CONFIG_KEYS = ("name", "process", "device", "training_folder", "log_dir", "launch", "sweep")
 
 
@@ -83,8 +87,10 @@ def _check_config(document: Document, allow_unknown: bool) -> str:
         return ""
     known = (*CONFIG_KEYS, *keys_of_config(document))
     for key in config:
-        if key not in known:
+        if key not in (*known, *UNUSED):
             _refuse_unknown(document, ("config", key), known, allow_unknown)
+        elif key not in known and config[key]:
+            document.notice(("config", key), "has no effect: the model of each process decides")
     if config.get("sweep") is not None:
         document.complain(("config", "sweep"), "stands for several runs: `aitk run` does them all")
     name = config.get("name")
@@ -94,6 +100,8 @@ def _check_config(document: Document, allow_unknown: bool) -> str:
         document.complain(("config", "name"), f"must be text, not {shorten(name)}")
     elif str(name).strip() in ("", ".", "..") or any(sign in str(name) for sign in "/\\\0\n"):
         document.complain(("config", "name"), f"{shorten(name)} cannot be the name of a folder")
+    elif len(str(name).encode("utf-8", "replace")) > NAME_BYTES:
+        document.complain(("config", "name"), f"is too long: files are named by it; {NAME_BYTES} bytes at most")
     return str(name)
 
 

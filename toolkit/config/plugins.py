@@ -82,7 +82,7 @@ class ProcessPlugin(Section):
         return [Path(each).expanduser() for each in named if each]
 
     def card(self, job: Any) -> str:
-        """The model card that would be written, as far as it is known before; "" if there is none."""
+        """The model card that would be uploaded, as far as it is known before; "" if none would be."""
         return ""
 
     def completed(self) -> Self:

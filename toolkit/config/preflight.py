@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from toolkit.config.embedded import EMBEDDED, embedded_folder, misnamed
@@ -45,9 +46,17 @@ def preflight(job: Described, online: bool = False, to_come: Sequence[Path] = ()
     for index, process in enumerate(job.processes):
         for path, message in process.preflight_online() if online else process.preflight():
             place = ("config", "process", index, *path)
-            if not _is_to_come(job.document.get(place), to_come):
-                found.append(job.document.problem(place, message))
+            value = job.document.get(place)
+            if not _is_to_come(value, to_come):
+                found.append(job.document.problem(place, _on_one_line(message, value)))
     return found
+
+
+def _on_one_line(message: str, value: Any) -> str:
+    """The message, if the value is a path such as "D:\\new", which YAML reads with a line break in it."""
+    if not isinstance(value, str) or value.isprintable():
+        return message
+    return f"{message.replace(value, repr(value))}; write a path with / in it, or in single quotes"
 
 
 def _is_to_come(value: Any, to_come: Sequence[Path]) -> bool:
@@ -146,18 +155,35 @@ def check_results(
 ) -> Iterator[Remarked]:
     """Whether results can be written and have room."""
     place = Path(folder).expanduser()
-    existing = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
-    if not existing.is_dir():
-        yield ("training_folder",), f"{existing} is a file, not a folder"
+    if text := why_not_written(place):
+        yield ("training_folder",), text
         return
-    if not os.access(existing, os.W_OK):
-        yield ("training_folder",), f"{existing} cannot be written to"
-        return
-    needed = bytes_needed(save, network, model)
-    free = shutil.disk_usage(existing).free
-    if free < needed:
+    existing = _existing(place)
+    needed, disk = bytes_needed(save, network, model), shutil.disk_usage(existing)
+    free = disk.free
+    if disk.total and free < needed:
         text = f"{_gigabytes(free)} are free in {existing}, but the checkpoints need about {_gigabytes(needed)}"
         yield ("training_folder",), f"{text}; lower save.max_step_saves_to_keep, or make room"
+
+
+def why_not_written(folder: Path) -> str:
+    """Why nothing can be written into a folder, which need not be there yet; empty if it can."""
+    existing = _existing(folder)
+    if not existing.is_dir():
+        return f"{existing} is a file, not a folder"
+    can_write = os.access(existing, os.W_OK)
+    if can_write and not shutil.disk_usage(existing).total:
+        # it may be /proc, which lets nobody write, whatever the permissions say
+        try:
+            os.rmdir(mkdtemp(dir=existing))
+        except OSError:
+            can_write = False
+    return "" if can_write else f"{existing} cannot be written to"
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there; `Path.exists` fails where nobody may look."""
+    return next(each for each in (folder, *folder.absolute().parents) if os.path.exists(each))
 
 
 def bytes_needed(save: SaveSection, network: NetworkPlugin | None, model: ModelPlugin) -> int:

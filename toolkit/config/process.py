@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from toolkit.config.choice import load_plugin
 from toolkit.config.document import Document
 from toolkit.config.errors import KeyPath
+from toolkit.config.names import nearest
 from toolkit.config.plugins import JOB_KINDS, ProcessPlugin
 from toolkit.config.section import why_idle
 from toolkit.config.spelling import matches
@@ -19,6 +20,7 @@ from toolkit.config.spellings import respell
 from toolkit.config.unknown import explain_unknown
 from toolkit.config.walk import sections, takes_any_key
 from toolkit.config.wording import Finding, find, shorten
+from toolkit.registry import get_registry
 
 INHERITED = ("name", "device", "training_folder", "log_dir")
 """Keys of `config` that a process has too, and takes from there; a plugin adds its own with `of_config`."""
@@ -30,15 +32,19 @@ def read_process(document: Document, index: int, job: Any, allow_unknown: bool) 
     plugin = _find_plugin(document, base, job)
     if plugin is None:
         return None
+    handed: dict[KeyPath, KeyPath] = {}
     if not takes_any_key(plugin):
         respell(document, base, plugin)
-        _hand_down(document, base, plugin)
+        handed = _hand_down(document, base, plugin)
     process, found = _build(plugin, document.get(base))
     if allow_unknown and any(finding.is_unknown for finding in found):
         _leave_out(document, base, found)
         process, found = _build(plugin, document.get(base))
+    wrong = {(*base, *finding.path) for finding in found}
     for finding in found:
-        text = finding.message
+        text, source = finding.message, handed.get((*base, *finding.path))
+        if source in wrong or (source is not None and document.is_wrong(source)):
+            continue
         if finding.is_unknown:
             text = explain_unknown(plugin, document.get(base), finding.path)
         document.complain((*base, *finding.path), text)
@@ -75,14 +81,19 @@ def _find_plugin(document: Document, base: KeyPath, job: Any) -> type[ProcessPlu
         plugin: type[ProcessPlugin] = load_plugin("processes", kind)
     except ValueError as error:
         document.complain((*base, "type"), str(error))
-        return None
+        # of a name that is mistyped, the other keys can be checked all the same
+        near = nearest(kind, get_registry().entries("processes"), 0.9)
+        if near is None:
+            return None
+        plugin = load_plugin("processes", near)
     if job in JOB_KINDS and job not in plugin.jobs:
         document.complain((*base, "type"), f"{kind} runs under `job: {' or '.join(plugin.jobs)}`, not under {job}")
     return plugin
 
 
-def _hand_down(document: Document, base: KeyPath, plugin: type[ProcessPlugin]) -> None:
-    """Values that are set once and hold further inside."""
+def _hand_down(document: Document, base: KeyPath, plugin: type[ProcessPlugin]) -> dict[KeyPath, KeyPath]:
+    """Values that are set once and hold further inside; returns for each such place where its value is set."""
+    handed: dict[KeyPath, KeyPath] = {}
     pairs: list[tuple[KeyPath, KeyPath]]
     above = (*INHERITED, *plugin.of_config)
     pairs = [(("config", key), (*base, key)) for key in above if key in plugin.model_fields]
@@ -92,6 +103,8 @@ def _hand_down(document: Document, base: KeyPath, plugin: type[ProcessPlugin]) -
     for old, new in pairs:
         if document.get(old) is not None and document.get(new) is None and isinstance(document.get(new[:-1]), dict):
             document.duplicate(old, new)
+            handed[new] = old
+    return handed
 
 
 def _build(plugin: type[ProcessPlugin], data: Any) -> tuple[ProcessPlugin | None, list[Finding]]:

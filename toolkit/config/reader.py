@@ -126,7 +126,11 @@ def _set_name(document: Document, name: str | None) -> None:
         return
     replaced = replace_in(document.data, NAME, str(used))
     if name is not None and own not in (None, name, NAME) and replaced == document.data:
-        document.notice(("config", "name"), f"--name {name} changes nothing: the config nowhere says {NAME}")
+        document.complain(
+            ("config", "name"),
+            f"--name {name} would change nothing, because the config nowhere says {NAME}; "
+            f"--set name={name} gives the run this name",
+        )
     document.data = replaced
     document.secrets = {path: text.replace(NAME, str(used)) for path, text in document.secrets.items()}
 

@@ -90,7 +90,7 @@ def changes_nothing(field: FieldInfo, value: Any) -> bool:
     default = field.get_default(call_default_factory=True, validated_data={})
     if value is None or value == default or value in neutral:  # type: ignore[operator]
         return True
-    return not default and not value
+    return not default and not (any(value.values()) if isinstance(value, Mapping) else value)
 
 
 class Section(BaseModel):

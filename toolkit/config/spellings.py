@@ -176,16 +176,20 @@ SPELLINGS: tuple[Spelling, ...] = (
     moved("train.gradient_clip_norm", "train.max_grad_norm"),
     moved("train.mixed_precision", "train.dtype", one_of("bf16", "fp16", "fp32")),
     moved("train.optimizer_args", "train.optimizer_params", lambda value: isinstance(value, dict)),
+    moved("train.lr_scheduler_params.warmup_steps", "train.lr_scheduler_params.num_warmup_steps"),
     moved("train.dataloader_num_workers", "datasets.*.num_workers"),
     moved("logging.wandb_project", "logging.project_name"),
     moved("logging.wandb_run_name", "logging.run_name"),
     moved("datasets.*.repeats", "datasets.*.num_repeats"),
     moved("datasets.*.flip_aug", "datasets.*.flip_x"),
+    moved("datasets.*.shuffle_caption", "datasets.*.shuffle_tokens"),
     # names that ai-toolkit reads too
     moved("datasets.*.caption_type", "datasets.*.caption_ext", is_silent=True),
     moved("network.rank", "network.linear", is_silent=True, wins=True),
     moved("network.alpha", "network.linear_alpha", is_silent=True),
+    changed("model.arch", _has_tag, lambda value: value.partition(":")[0]),
     changed("model.arch", one_of("flex1"), lambda value: "flux"),
+    changed("network.type", _has_capitals, str.lower),
     changed("train.optimizer", _has_capitals, str.lower),
     changed("train.lr_scheduler", _has_capitals, str.lower),
     *(rewritten(f"model.{flag}", lambda value: isinstance(value, bool), _read_flag) for flag in FLAGS),
@@ -204,7 +208,6 @@ SPELLINGS: tuple[Spelling, ...] = (
     # values
     changed("device", lambda value: isinstance(value, list) and len(value) > 0, lambda value: value[0],
             "a list, but one process uses one device: {value}"),
-    changed("model.arch", _has_tag, lambda value: value.partition(":")[0], "the tag is not used; read as {value}"),
     rewritten("model.quantize", lambda value: value in QTYPES, _read_quantize),
     rewritten("model.qtype", lambda value: isinstance(value, str) and "|" in value, _read_adapter),
     *(changed(f"model.{key}", lambda value: isinstance(value, str) and value in NEAREST_QTYPES,
@@ -232,32 +235,6 @@ SPELLINGS: tuple[Spelling, ...] = (
     changed("logging.log_every", lambda value: value is None or value == 0, lambda value: 1, "logged every step"),
     *SCRIPT_SPELLINGS,
 )  # fmt: skip
-
-MEANT = {
-    "learning_rate": "belongs to train.lr",
-    "train.learning_rate": "belongs to train.lr",
-    "model.vae": "belongs to model.vae_path",
-    "model.device_map": "see model.layer_offloading and model.low_vram",
-    "model.max_memory": "see model.layer_offloading and model.low_vram",
-    "model.model_cpu_offload": "see model.layer_offloading and model.low_vram",
-    "model.offload_to_cpu": "see model.layer_offloading and model.low_vram",
-    "model.attention_mode": "belongs to train.attention_backend",
-    "model.enable_xformers": "belongs to train.xformers",
-    "model.local_files_only": "set HF_HUB_OFFLINE=1 in the environment instead",
-    "train.log_with": "set log_dir for TensorBoard, or logging.use_wandb",
-    "train.mixed_precision": "belongs to train.dtype",
-    "train.optimizer_args": "belongs to train.optimizer_params, which is a group of keys",
-    "train.use_8bit_adam": "set `train.optimizer: adamw8bit`",
-    "train.seed": "belongs to training_seed",
-    "validation": "belongs to train.validation_config",
-    "seed": "belongs to training_seed",
-}
-"""Unknown keys that are not read, but can be explained better than by a similar name."""
-
-
-def meaning_of(path: KeyPath) -> str:
-    """What to say about an unknown key, relative to its process; empty if nothing is known about it."""
-    return MEANT.get(pattern_of(path), "")
 
 
 def is_spelling(path: KeyPath) -> bool:

@@ -27,3 +27,5 @@ UPSTREAM_NAMES: dict[str, frozenset[str]] = {
         dadaptation dadaptationadam dadaptationlion automagic automagic2 automagic3 automagicexperiment
         """),
 }
+SCALED_BY_ALPHA = _words("sd1 sd15 sd2 sdxl ssd vega pixart pixart_sigma auraflow lokr")
+"""Models and network types for which ai-toolkit multiplies the update by `linear_alpha / linear`."""

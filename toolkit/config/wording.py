@@ -78,8 +78,16 @@ def _path_in(data: Any, loc: tuple[int | str, ...]) -> KeyPath:
 def _sentence(items: list[dict[str, Any]]) -> str:
     wanted = list(dict.fromkeys(TYPES[item["type"]] for item in items if item["type"] in TYPES))
     if wanted:
-        return f"must be {' or '.join(wanted)}, not {shorten(items[0]['input'])}"
+        return f"must be {' or '.join(wanted)}, not {shorten(items[0]['input'])}{_quotes(wanted, items[0]['input'])}"
     return _reword(items[0])
+
+
+def _quotes(wanted: list[str], given: Any) -> str:
+    """What YAML made of a text without quotes."""
+    if wanted == ["text"] and isinstance(given, Mapping):
+        return "; text with a colon in it needs quotes"
+    is_bracket = wanted == ["text"] and isinstance(given, list) and len(given) == 1
+    return "; text that begins with [ needs quotes" if is_bracket else ""
 
 
 def _reword(item: dict[str, Any]) -> str:

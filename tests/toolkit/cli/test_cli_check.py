@@ -54,6 +54,13 @@ def test_a_good_config_is_summed_up(ready: Path, capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_videos_are_counted_beside_pictures(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pictures/b.mp4").touch()
+    assert run_command_line(["check", "good.yaml"]) == 0 and "(1 pictures at" in capsys.readouterr().out
+    Path("video.yaml").write_text(CONFIG.replace("resolution:", "num_frames: 9\n          resolution:"))
+    assert run_command_line(["check", "video.yaml"]) == 0 and "(2 pictures and videos at" in capsys.readouterr().out
+
+
 def test_problems_go_to_stderr_one_line_each(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["check", "bad.yaml", "missing", "good.yaml"]) == 2
     out, err = capsys.readouterr()

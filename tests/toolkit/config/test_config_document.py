@@ -99,6 +99,20 @@ def test_lines_are_those_of_the_keys(folder: Path) -> None:
         ("a: 1\nb: 2\na: 3\n", "job.yaml:3: a: this key is already set in line 1"),
         ("a: 1\n---\nb: 2\n", "job.yaml:2: a second document begins here; one file holds one config"),
         ("a:\n\tb: 1\n", "job.yaml:2: a tab; YAML is indented with spaces"),
+        (
+            'a: 1\nb: "C:\\Users\\x"\n',
+            "job.yaml:2: a backslash in double quotes; write a path with / in it, or in single quotes",
+        ),
+        (
+            'a:\n  - "[trigger] waves"\\\n  - "b"\n',
+            "job.yaml:2: this is not valid YAML: expected <block end>, but found '<scalar>';"
+            " take away the backslash behind the closing quote",
+        ),
+        (
+            "a: 1\nb:\n  - [trigger] in a garden\n",
+            "job.yaml:3: this is not valid YAML: expected <block end>, but found '<scalar>';"
+            " text that begins with [ needs quotes",
+        ),
         ("a: !!python/object:os.system x\n", "job.yaml:1: a: the tag !!python/object:os.system is not allowed"),
         ("a: &a\n  b: *a\n", "job.yaml:1: a.b: contains itself"),
         ("", "job.yaml: is empty"),
@@ -217,11 +231,15 @@ def test_name_is_replaced_everywhere(folder: Path, own: str, given: str | None, 
     assert list(data["meta"]) == [expected[2]]
 
 
-def test_a_name_without_effect_is_noticed(folder: Path, minimal: str) -> None:
+def test_a_name_without_effect_is_refused(folder: Path, minimal: str) -> None:
     Path("job.yaml").write_text(minimal, encoding="utf-8")
-    (notice,) = load("job.yaml", "other").notices
-    assert str(notice) == "job.yaml:3: config.name: --name other changes nothing: the config nowhere says [name]"
-    assert not load("job.yaml", "test_lora").notices
+    (problem,) = load("job.yaml", "other").problems
+    assert str(problem) == (
+        "job.yaml:3: config.name: --name other would change nothing, because the config nowhere says [name]; "
+        "--set name=other gives the run this name"
+    )
+    assert not load("job.yaml", "test_lora").problems
+    assert load("job.yaml", None, ["name=other"]).data["config"]["name"] == "other"
 
 
 # ---- shapes

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from toolkit.config import ConfigError, load, validate
+from toolkit.config.choice import load_plugin
+from toolkit.config.unknown import OURS
+from toolkit.config.walk import homes
 
 Problems = Callable[..., list[str]]
 Changed = Callable[..., dict[str, Any]]
@@ -106,7 +109,11 @@ bar: 1
           "job.yaml:2: config.process.1.type: missing: the type of the process",
           "job.yaml:2: config.process.2.type: no process type is named 'sd_trainr';"
           " did you mean 'sd_trainer' or 'ui_trainer' or 'diffusion_trainer'?",
+          *(f"job.yaml:2: config.process.2.{key}: missing; it is required"
+            for key in ("training_folder", "model", "datasets")),
           "job.yaml:2: config.process.3.type: 'super_tagger' of ai-toolkit is not supported yet"]),
+        ("job: extension\nconfig: {process: [{type: count_images, folder: a, report: b}], name: " + "\u00e9" * 91 + "}",
+         ["job.yaml:2: config.name: is too long: files are named by it; 180 bytes at most"]),
         ("job: extension", ["job.yaml:1: config: missing: the group of keys with `name` and `process`"]),
         ("job: extension\nconfg: {}",
          ["job.yaml:1: config: missing: the group of keys with `name` and `process`",
@@ -117,6 +124,33 @@ bar: 1
 )  # fmt: skip
 def test_errors_around_the_process(problems: Problems, text: str, expected: list[str]) -> None:
     assert without_known(problems(text)) == expected
+
+
+def test_a_name_of_another_trainer_is_told_only_where_there_is_such_a_key() -> None:
+    """The captioner has `caption_extension` itself, and no data sets."""
+    section = {"type": "blip", "path_to_caption": "a"}
+    data = {"type": "captioner", "caption": section, "image_dir": "a", "caption_extension": "txt"}
+    with pytest.raises(ConfigError) as caught:
+        validate(load({"job": "caption", "config": {"name": "x", "process": [data]}}))
+    assert str(caught.value).splitlines() == [
+        "image_dir: unknown key",
+        "caption_extension: unknown key; belongs to caption.caption_extension",
+    ]
+
+
+def test_every_name_of_another_trainer_has_its_key_here() -> None:
+    data = {"model": {"arch": "flux"}, "network": {"type": "lora"}}
+    places = homes(load_plugin("processes", "sd_trainer"), data)
+    known = {f"{place}.{key}".lstrip(".") for place, section in places for key in section.model_fields}
+    assert set(OURS.values()) <= known
+
+
+def test_a_mistyped_process_does_not_hide_other_mistakes(changed: Changed) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(load(changed(type="sd_trainr", train={"stepz": 5}, network={"linear": "x"})))
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["type", "network.linear", "train.stepz"]
+    with pytest.raises(ConfigError, match=r"^type: no process type is named 'painter'.*$"):
+        validate(load(changed(type="painter", train={"stepz": 5})))
 
 
 def test_with_several_processes_the_path_says_which(folder: Any, changed: Changed) -> None:
@@ -171,6 +205,10 @@ def test_with_several_processes_the_path_says_which(folder: Any, changed: Change
         ({"datasets": [{"background": [0, 0]}]}, "datasets.0.background.2: missing"),
         ({"datasets": [{"resolution": []}]}, "datasets.0.resolution: the list is empty"),
         ({"model": {"quantize": True}, "network": None}, "model.quantize: quantized weights cannot be trained"),
+        ({"model": {"model_kwargs": {"edit": True}}}, "model.model_kwargs: not supported: no option of this model is"),
+        ({"trigger_word": ["tok"]}, "trigger_word: must be text, not ['tok']; text that begins with [ needs quotes"),
+        ({"sample": {"prompts": [{"a photo": "a cat"}]}},
+         "sample.prompts.0: must be text, not a group of keys; text with a colon in it needs quotes"),
         ({"model": {"split_model_over_gpus": True}}, "model.split_model_over_gpus: not supported yet"),
         ({"model": {"layer_offloading": True}, "network": None}, "model.layer_offloading: layers that are trained"),
         ({"model": {"arch": "f-lite"}}, "model.arch: 'f-lite' of ai-toolkit is not supported yet"),
@@ -185,10 +223,17 @@ def test_with_several_processes_the_path_says_which(folder: Any, changed: Change
         ({"train": {"steps": "many"}}, "train.steps: must be a whole number, not 'many'"),
         ({"train": {"lr": float("nan")}}, "train.lr: must be a finite number, not nan"),
         ({"train": {"dropout": 0.2}}, "train.dropout: unknown key; belongs to network.dropout"),
-        ({"model": {"vae": "autoencoder"}}, "model.vae: unknown key; belongs to model.vae_path"),
+        ({"model": {"vae": "autoencoder"}}, "model.vae: unknown key; here it is model.vae_path"),
         ({"model": {"max_memory": {"0": "6GB"}}}, "model.max_memory: unknown key; see model.layer_offloading"),
-        ({"validation": {"validate_every": 5}}, "validation: unknown key; belongs to train.validation_config"),
+        ({"validation": {"validate_every": 5}}, "validation: unknown key; here it is train.validation_config"),
         ({"log_every": 5}, "log_every: unknown key; belongs to logging.log_every"),
+        # names of other trainers
+        ({"network": {"network_dim": 8}}, "network.network_dim: unknown key; here it is network.linear"),
+        ({"train": {"max_train_steps": 8}}, "train.max_train_steps: unknown key; here it is train.steps"),
+        ({"train": {"network_alpha": 8}}, "train.network_alpha: unknown key; here it is network.linear_alpha"),
+        ({"learning_rate": 1e-4}, "learning_rate: unknown key; here it is train.lr"),
+        ({"datasets": [{"image_dir": "a"}]}, "datasets.0.image_dir: unknown key; here it is datasets[].folder_path"),
+        ({"save": {"output_dir": "a"}}, "save.output_dir: unknown key; here it is training_folder"),
         ({"trigger": "x"}, "trigger: unknown key; belongs to embedding.trigger or adapter.trigger;"
                            " did you mean 'trigger_word'?"),
     ],
@@ -198,6 +243,13 @@ def test_impossible_values(changed: Changed, sections: dict[str, Any], expected:
         validate(load(changed(**sections)))
     (line,) = str(caught.value).splitlines()
     assert line.startswith(expected)
+
+
+def test_a_wrong_value_that_holds_further_inside_is_told_once(problems: Problems, minimal: str) -> None:
+    assert problems(minimal.replace("name: test_lora", "device: gpu\n  name: [x]")) == [
+        "job.yaml:3: device: must be auto, cpu, mps, cuda or cuda:N, not 'gpu'",
+        "job.yaml:4: config.name: must be text, not ['x']",
+    ]
 
 
 def test_unknown_keys_can_be_left_out_with_a_notice(folder: Any, minimal: str) -> None:

@@ -118,6 +118,14 @@ def test_nothing_is_said_about_the_job_that_the_ui_makes(folder: Path) -> None:
     assert config.processes == validate(load(json.loads(UI_JOB))).processes
 
 
+@pytest.mark.parametrize(("value", "count"), [(False, 0), (True, 1)])
+def test_a_key_of_old_training_configs_has_no_effect(changed: Any, value: bool, count: int) -> None:
+    data = {**changed(), "job": "train"}
+    data["config"]["is_v2"] = value
+    notices = [str(notice) for notice in validate(load(data)).notices]
+    assert notices == ["config.is_v2: has no effect: the model of each process decides"] * count
+
+
 def test_the_example_of_ai_toolkit_runs_with_two_notices(folder: Path) -> None:
     Path("job.yaml").write_text(EXAMPLE, encoding="utf-8")
     config = validate(load("job.yaml"))
@@ -131,6 +139,16 @@ def test_the_example_of_ai_toolkit_runs_with_two_notices(folder: Path) -> None:
     ("sections", "said"),
     [
         ({"network": {"linear_alpha": 32}}, "network.linear_alpha: scales the update by 32/16"),
+        ({"network": {"linear_alpha": None}, "model": {"arch": "sdxl"}},
+         "network.linear_alpha: not set, so the update is not scaled (ai-toolkit scales it by 1/16;"),
+        ({"network": {"linear_alpha": None}, "model": {"arch": "auraflow"}},
+         "network.linear_alpha: not set, so the update is not scaled (ai-toolkit scales it by 1/16;"),
+        ({"network": {"linear_alpha": None, "type": "lokr", "lokr_full_rank": False}},
+         "network.linear_alpha: not set, so the update is not scaled (ai-toolkit scales it by 1/16;"),
+        ({"model": {"name_or_path": "black-forest-labs/FLUX.1-schnell"}},
+         "model.name_or_path: is distilled to few steps, which training undoes; `assistant_lora_path: ostris/FLUX.1-s"),
+        ({"model": {"name_or_path": "Tongyi-MAI/Z-Image-Turbo", "arch": "zimage"}},
+         "model.name_or_path: is distilled to few steps, which training undoes; `assistant_lora_path: ostris/zimage_"),
         ({"train": {"gradient_accumulation_steps": 4}}, "train.gradient_accumulation_steps: accumulates 4 batches"),
         ({"train": {"gradient_accumulation": 4}}, "train.gradient_accumulation: gradients are averaged"),
         ({"train": {"lr_scheduler": "linear"}}, "train.lr_scheduler: goes down to 0"),
@@ -175,6 +193,14 @@ def test_one_notice(read: Read, sections: dict[str, Any], said: str) -> None:
     "sections",
     [
         {"network": {"linear_alpha": None}},
+        {"network": {"linear_alpha": 32}, "model": {"arch": "sdxl"}},
+        {"network": {"linear_alpha": None, "alpha": 1}, "model": {"arch": "sdxl"}},
+        {"network": {"linear_alpha": 32}, "model": {"arch": "auraflow"}},
+        {"network": {"linear_alpha": 32, "type": "lokr", "lokr_full_rank": False}},
+        {"network": {"linear_alpha": None, "type": "lokr"}},
+        {"model": {"name_or_path": "black-forest-labs/FLUX.1-schnell", "assistant_lora_path": "owner/adapter"}},
+        {"model": {"name_or_path": "ostris/Z-Image-De-Turbo", "arch": "zimage"}},
+        {"model": {"model_kwargs": {"edit": False, "match_target_res": False}}},
         {"train": {"gradient_accumulation_steps": 1, "gradient_accumulation": 1}},
         {"train": {"lr_scheduler": "constant_with_warmup", "lr_scheduler_params": {"num_warmup_steps": 5}}},
         {"train": {"steps": 10}},

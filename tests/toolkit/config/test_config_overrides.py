@@ -46,6 +46,7 @@ def test_null_takes_a_value_away(folder: Path, minimal: str) -> None:
     ("override", "message"),
     [
         ("train.stps=5", "there is no key 'stps' in train; did you mean 'steps'?"),
+        ("train.max_train_steps=5", "there is no key 'max_train_steps' in train; did you mean 'steps'?"),
         ("trian.steps=5", "there is no key 'trian' in the config, its processes or at the top; did you mean 'train'?"),
         ("datasets.3.folder_path=x", "there is no entry 3 in datasets (it has 1)"),
         ("datasets.folder_path=x", "there is no entry folder_path in datasets (it has 1)"),

@@ -51,6 +51,8 @@ def test_nothing_is_wrong(ready: Path, read: Read) -> None:
         ({"model": {"name_or_path": "./flux"}}, "model.name_or_path: there is no file or folder ./flux"),
         ({"model": {"name_or_path": "/models/flux"}}, "model.name_or_path: there is no file or folder /models/flux"),
         ({"model": {"name_or_path": "C:\\models\\flux"}}, "model.name_or_path: there is no file or folder C:"),
+        ({"datasets": [{"folder_path": "D:\new"}]},
+         "datasets.0.folder_path: there is no folder 'D:\\new'; write a path with / in it, or in single quotes"),
         ({"model": {"name_or_path": "flux dev"}}, "model.name_or_path: 'flux dev' is neither here nor a name of the"),
         ({"model": {"name_or_path": "builtin:nothing"}}, "model.name_or_path: there is no embedded model 'builtin:no"),
         ({"model": {"vae_path": "~/no/vae"}}, "model.vae_path: there is no file or folder ~/no/vae"),

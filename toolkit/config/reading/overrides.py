@@ -12,6 +12,7 @@ from toolkit.config.names import suggestion
 from toolkit.config.reading.environment import Environment, has_reference
 from toolkit.config.reading.text import parse_value
 from toolkit.config.spellings import is_spelling
+from toolkit.config.unknown import OURS
 from toolkit.config.walk import first_unknown
 
 TOP_KEYS = ("job", "config", "meta")
@@ -84,8 +85,9 @@ def _explain(path: KeyPath, misses: list[tuple[int, list[str]]]) -> str:
     place = f" in {join(path[:position])}" if position else " in the config, its processes or at the top"
     if known and all(name.isdecimal() for name in known):
         return f"there is no entry {path[position]} in {join(path[:position])} (it has {len(known)})"
-    options = known if position else [*known, *TOP_KEYS, *CONFIG_KEYS]
-    return f"there is no key '{path[position]}'{place}{suggestion(str(path[position]), options)}"
+    key, options = str(path[position]), known if position else [*known, *TOP_KEYS, *CONFIG_KEYS]
+    meant = OURS.get(key, key).rpartition(".")[2]
+    return f"there is no key '{key}'{place}{suggestion(meant, options)}"
 
 
 def put(document: Document, path: KeyPath, value: Any, where: str) -> None:

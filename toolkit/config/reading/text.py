@@ -18,6 +18,7 @@ FLOAT = re.compile(
     re.VERBOSE,
 )
 INTEGER = re.compile(r"^(?:[-+]?0b[0-1_]+|[-+]?0x[0-9a-fA-F_]+|[-+]?(?:0|[1-9][0-9_]*))$")
+SIGN_FIRST = re.compile(r"""\s*(?:- +)?(?:\w+: +)?\[(?:name|trigger)\] *[^\s#,\]]""")
 # dates and base-60 numbers stay text: `version: 2024-01-01`, `ratio: 16:9`
 KEPT_TAGS = ("bool", "null", "merge", "value")
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
@@ -171,6 +172,9 @@ def _syntax_problem(error: yaml.YAMLError, text: str, source: str, language: str
         return Problem(source, "", f"this is not valid {language}: {said}")
     if "expected a single document" in str(getattr(error, "context", "")):
         return Problem(f"{source}:{mark.line + 1}", "", "a second document begins here; one file holds one config")
+    if "escape" in said:
+        message = "a backslash in double quotes; write a path with / in it, or in single quotes"
+        return Problem(f"{source}:{mark.line + 1}", "", message)
     if "\\t" in said:
         return Problem(f"{source}:{mark.line + 1}", "", "a tab; YAML is indented with spaces")
     opened = _open_string(text)
@@ -178,6 +182,11 @@ def _syntax_problem(error: yaml.YAMLError, text: str, source: str, language: str
         message = f"the string that begins here is not closed (noticed in line {mark.line + 1})"
         return Problem(f"{source}:{opened}", "", message)
     began = f" (in what begins in line {context.line + 1})" if context and context.line != mark.line else ""
+    shown = text.splitlines()[mark.line] if mark.index < len(text) else ""
+    if SIGN_FIRST.match(shown):
+        began = "; text that begins with [ needs quotes"
+    elif re.search(r"[\"']\\$", shown.rstrip()):
+        began = "; take away the backslash behind the closing quote"
     return Problem(f"{source}:{mark.line + 1}", "", f"this is not valid {language}: {said}{began}")
 
 

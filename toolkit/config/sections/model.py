@@ -1,7 +1,7 @@
 """`model`: which checkpoint, how it is loaded. The keys that all model families share, and the contract of a family."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from toolkit.config.key_names import KeyNames
@@ -31,6 +31,9 @@ class ModelPlugin(Section):
 
     key_names: ClassVar[KeyNames] = KeyNames()
     """What its layers are called in LoRA files."""
+
+    training_adapters: ClassVar[Mapping[str, str]] = {}
+    """Distilled checkpoints, by a part of their name in lower case, and the `assistant_lora_path` of each."""
 
     arch: str = works(..., "The model family.")
     name_or_path: str = works(
@@ -114,7 +117,11 @@ class ModelPlugin(Section):
     attn_masking: bool = planned(False, "Mask the padding of the text (FLUX only).")
     only_if_contains: list[str] | None = works(None, "Full fine-tune: train only layers whose name contains one.")
     ignore_if_contains: list[str] | None = works(None, "Full fine-tune: leave out layers whose name contains one.")
-    model_kwargs: dict[str, Any] = planned({}, "Options of one family; a family that has some replaces this key.")
+    model_kwargs: dict[str, Any] = planned(
+        {},
+        "Options of one family; a family that has some replaces this key.",
+        why="no option of this model is; remove them to train it without",
+    )
     model_paths: dict[str, Any] = idle({}, "ai-toolkit does not read it either")
     in_context: bool = idle(False, "ai-toolkit does not read it either")
     vae_device: str | None = idle(None, "parts are loaded one at a time")

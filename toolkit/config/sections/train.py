@@ -79,7 +79,9 @@ class TrainSection(ObjectiveKeys, GuidanceKeys):
         "Train a changing part of the weights.",
         why="a network trains in less memory, and model.only_if_contains trains chosen layers of the model itself",
     )
-    paramiter_swapping_factor: float = planned(0.1, "Share of that part.", needs="do_paramiter_swapping")
+    paramiter_swapping_factor: float = planned(
+        0.1, "Share of that part.", needs="do_paramiter_swapping", why="see do_paramiter_swapping"
+    )
 
     prompt_dropout_prob: float = planned(
         0.0,
@@ -97,7 +99,7 @@ class TrainSection(ObjectiveKeys, GuidanceKeys):
         why="list the data set twice, once with use_short_captions: true; both of its captions are trained then",
     )
     short_and_long_captions_encoder_split: bool = planned(
-        False, "One of them per text encoder.", needs="short_and_long_captions"
+        False, "One of them per text encoder.", needs="short_and_long_captions", why="see short_and_long_captions"
     )
 
     skip_first_sample: bool = works(False, "No samples before the first step.")

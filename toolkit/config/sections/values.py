@@ -14,6 +14,7 @@ DTYPES = {
     "fp32": "fp32",
     "float32": "fp32",
     "float": "fp32",
+    "single": "fp32",
 }
 
 
