@@ -6,6 +6,7 @@ The only module that changes the environment of the process.
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -38,7 +39,8 @@ def read_env_file(file: Path, env: MutableMapping[str, str]) -> None:
     """Add the KEY=VALUE lines of a .env file to `env`; variables that are set already win."""
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8-sig").splitlines():
+    # other encodings are met in comments
+    for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         key, equals, value = line.strip().removeprefix("export ").partition("=")
         if equals and not key.startswith("#"):
             value = value.strip()
@@ -53,6 +55,9 @@ def start(arguments: list[str]) -> int:
     """Set the environment up and run the command line; returns the exit code."""
     put_root_first()
     hide_own_datasets()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # names of files may hold what the terminal's encoding has not, or none has
+        sys.stdout.reconfigure(errors="backslashreplace")
     read_env_file(Path(".env"), os.environ)
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)

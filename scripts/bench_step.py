@@ -85,7 +85,9 @@ def take_turns(config: SdTrainer, job: Job, rounds: int, steps_per_round: int) -
         batches = feed.batches(session.stack, state.position, workers.num_workers, workers.prefetch)
         bare = bare_step(feed, next(batches)[1], state)
         reader, stop = LossReader(session.context.device), StopFlag()
-        log = LogLoss(reader, session.progress.update, session.loggers.log, config.logging.log_every)
+        log = LogLoss(
+            reader, session.progress.update, session.loggers.log, config.logging.log_every, config.train.steps
+        )
         save = save_hook(config, job, session.folder, session.family, reader, "")
         hooks: list[Hook] = [log, save, StopAfter(steps_per_round, stop)]
 

@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from secrets import randbelow
+
+from toolkit.launch.local import kept_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 NODES = ("n1", "n2")
@@ -23,6 +26,7 @@ AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={folder}/munge/socket
 StateSaveLocation={folder}/state
+FirstJobId={first}
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
@@ -64,13 +68,14 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     # munged insists on folders that nobody else can write to
     for path in (folder, folder / "munge"):
         path.chmod(0o755)
-    ports = _free_ports(1 + len(NODES))
     host = socket.gethostname().partition(".")[0]
-    nodes = [NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:], strict=True)]
     conf = folder / "slurm.conf"
-    conf.write_text(CONF.format(host=host, ctld=ports[0], folder=folder, nodes="\n".join(nodes)), encoding="utf-8")
     env = {**os.environ, "SLURM_CONF": str(conf)}
     with ExitStack() as stack:
+        ports = [stack.enter_context(kept_port()) for _ in NODES]
+        nodes = [NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports, strict=True)]
+        facts = {"host": host, "ctld": stack.enter_context(kept_port()), "folder": folder, "nodes": "\n".join(nodes)}
+        conf.write_text(CONF.format(**facts, first=1 + randbelow(60_000)), encoding="utf-8")
         _start_munge(folder, stack)
         _start([_path("slurmctld"), "-D", "-f", str(conf)], env, stack)
         for node in NODES:
@@ -138,14 +143,6 @@ def _wait(condition: object, failure: str, seconds: float = 60) -> None:
         if time.monotonic() > end:
             raise RuntimeError(failure)
         time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in taken:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in taken]
 
 
 def _find(name: str) -> str | None:

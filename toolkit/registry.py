@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
+BUILT_IN = "extensions_built_in."
 
 
 class UnknownName(ValueError):
@@ -62,6 +63,7 @@ class Registry:
     def __init__(self, entries: Iterable[Entry], broken: Iterable[Broken] = ()) -> None:
         self.broken = list(broken)
         self.unread: list[Entry] = []
+        self._used: dict[str, Entry] = {}
         self._declared: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
         for entry in entries:
             self._add(entry)
@@ -91,7 +93,13 @@ class Registry:
             raise UnknownName(kind, name, self._declared[kind], self.broken)
         if len(found) > 1:
             raise DuplicateName(found)
-        return load_entry(found[0])
+        plugin = load_entry(found[0])
+        self._used[found[0].extension] = found[0]
+        return plugin
+
+    def origins(self) -> dict[str, str]:
+        """From where each extension came of which a plugin was loaded, without those built in."""
+        return {name: entry.origin for name, entry in sorted(self._used.items()) if not name.startswith(BUILT_IN)}
 
     def _add(self, entry: Entry) -> None:
         if not entry.name:

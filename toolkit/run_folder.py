@@ -48,7 +48,12 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other runs out, after clearing away what a killed one left; RunFolderBusy names the run inside."""
+        """Keep other runs out, after clearing away what a killed one left; RunFolderBusy names the run inside.
+
+        ValueError for a file in its place.
+        """
+        if self.path.is_file():
+            raise ValueError(f"training_folder: {self.path} is a file, where the folder of the run should be")
         with hold(self.path / ".aitk.lock"):
             remove_leftovers(self.path)
             remove_leftovers(self.samples_dir)
@@ -57,6 +62,11 @@ class RunFolder:
     def write_config(self, text: str) -> None:
         """Write the resolved config, config.yaml."""
         write_text(self.path / "config.yaml", text)
+
+    def read_config(self) -> str:
+        """That of the last start; "" before the first."""
+        path = self.path / "config.yaml"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def write_versions(self, versions: dict[str, Any]) -> None:
         """Write what the run ran on, versions.json."""

@@ -18,7 +18,7 @@ SETTLE_S = 1.0
 LEASE_S, PAUSE_S = 120.0, 2.0
 """How long a file server may keep the lock of a machine that is gone (NFSv4: 90 s as a rule), and between two tries."""
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 
 
 class RunFolderBusy(RuntimeError):
@@ -36,10 +36,9 @@ def hold(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptors = [_open_locked(path)]
     except OSError as error:
-        if error.errno in _READ_ONLY:
+        if error.errno in _NO_PLACE:
             raise RunFolderReadOnly(
-                f"{path.parent} cannot be written to ({error.strerror}); make it writable, or set training_folder to "
-                "another folder"
+                f"{path.parent} cannot be written to ({error.strerror}); make it writable, or name another folder"
             ) from error
         raise
 
@@ -185,5 +184,5 @@ def _busy_message(path: Path, holder: dict[str, Any]) -> str:
     who = f"process {holder['pid']} on {holder['host']}, since {holder['started']}" if holder else "another process"
     return (
         f"{path.parent} is in use by another run ({who}); stop that one first, or give this run another "
-        f"name with -n. If no such run exists, remove {path}."
+        f"name with --set name=NAME. If no such run exists, remove {path}."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,8 +110,8 @@ def _facts(config: Slurm, work: Work, job: Job) -> dict[str, str]:
     parts = [part for process in job.processes for part in (*process.preparations(), process)]
     # otherwise nobody can tell whether a start has done anything
     if all(part.trains or part.filled() for part in parts) and not (work.indices and any(_filled(parts))):
-        facts["AITK_PROGRESS"] = work.run_folder if work.indices else os.pathsep.join(_trained(job))
-        facts |= {"AITK_FILLED": os.pathsep.join(map(str, _filled(parts)))} if any(_filled(parts)) else {}
+        facts["AITK_PROGRESS"] = work.run_folder if work.indices else "\n".join(_trained(job))
+        facts |= {"AITK_FILLED": "\n".join(map(str, _filled(parts)))} if any(_filled(parts)) else {}
     return facts
 
 

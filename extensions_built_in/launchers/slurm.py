@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from jobs import Job
 
 FAILED = 1
-INDEX = "$SLURM_ARRAY_TASK_ID"
+INDEX = "${SLURM_ARRAY_TASK_ID}"
+UNWRITABLE = ("\\", "\n", "${")
+"""What the path of a folder cannot have: sbatch and the shell of the job read something else in it."""
 
 
 class SlurmJob:
@@ -48,6 +50,7 @@ class SlurmJob:
         script = self._folder(order) / "submit.sbatch"
         command = shlex.join(["sbatch", "--parsable", *self._options(order), str(script)])
         return [
+            *filter(None, [self._misnamed(order)]),
             *self._warnings(order),
             f"would write {script} and call `{command}`:",
             "",
@@ -57,8 +60,8 @@ class SlurmJob:
     def start(self, order: Order) -> int:
         """Write the files, submit, and say where to look."""
         folder, options = self._folder(order), self._options(order)
-        if busy := "" if order.test_only else self._busy(order):
-            print(f"job '{self._name(order)}' was not submitted: {busy}", file=sys.stderr)
+        if reason := self._misnamed(order) or ("" if order.test_only else self._busy(order)):
+            print(f"job '{self._name(order)}' was not submitted: {reason}", file=sys.stderr)
             return FAILED
         for warning in self._warnings(order):
             print(warning, file=sys.stderr)
@@ -83,6 +86,13 @@ class SlurmJob:
             print("\n".join(said), file=sys.stderr)
             return FAILED
 
+    def _misnamed(self, order: Order) -> str:
+        """Why no batch script can name the folder of the results; "" if one can."""
+        folder = self._folder(order).parent
+        if not any(sign in str(folder) for sign in UNWRITABLE):
+            return ""
+        return f"a batch script cannot name the folder {str(folder)!r}; rename it: no \\, no line break, no ${{"
+
     def _busy(self, order: Order) -> str:
         """Which job waits to do this run or does it, so that another one would fail; "" if this one is to wait too."""
         if order.array is not None or order.depends_on or self.config.dependency:
@@ -92,7 +102,7 @@ class SlurmJob:
             if (found := queue.at_hand(entry["job_id"])) is not None:
                 return (
                     f"SLURM job {found.job_id} is there for {folder} already ({found.state}); `aitk cancel {folder}` "
-                    "stops it, -n gives this run another name, launch.dependency has it wait"
+                    "stops it, --set name=NAME gives this run another name, launch.dependency has it wait"
                 )
         return ""
 

@@ -79,12 +79,8 @@ class ClassImages(ProcessPlugin):
 
     def preflight(self) -> Iterator[Remarked]:
         """A folder that cannot be written to."""
-        place = self.destination
-        existing = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
-        if not existing.is_dir():
-            yield ("folder",), f"{existing} is a file, not a folder"
-        elif not os.access(existing, os.W_OK) and self._count() < self.num_images:
-            yield ("folder",), f"{existing} cannot be written to, and it lacks class pictures"
+        if self._count() < self.num_images and (text := preflight.why_not_written(self.destination)):
+            yield ("folder",), f"{text}, and it lacks class pictures"
 
     def plan(self) -> list[str]:
         """What would be done."""

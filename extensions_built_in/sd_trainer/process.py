@@ -30,6 +30,8 @@ class SdTrainerProcess:
     def run(self) -> None:
         """Do it all; raises `Stopped` after a clean stop by the user."""
         with open_session(self.config, self.job) as session:
+            if session.is_done():
+                return
             data = read_data(self.config, session)
             print(*data.describe(), sep="\n", flush=True)
             held_out = HeldOut(self.config, session.family, session.context)

@@ -64,8 +64,8 @@ class TextSlider(TrainerPlugin):
 
     def contradictions(self) -> Iterator[Remarked]:
         """Sections that do not fit together."""
-        yield from super().contradictions()
         yield from check_slider(self, "a slider")
+        yield from super().contradictions()
         if self.train.force_consistent_noise:
             text = "keeps the noise of a picture, but this slider has none; remove it"
             yield ("train", "force_consistent_noise"), text

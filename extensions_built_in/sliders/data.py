@@ -30,6 +30,8 @@ def train_on_data(config: DataTrainerPlugin, job: Job, companions: Sequence[Comp
     """
     with open_session(config, job) as session:
         check_texts_suffice(session)
+        if session.is_done():
+            return
         data = read_data(config, session)
         print(*data.describe(), sep="\n", flush=True)
         workers = session.stack.enter_context(make_workers(config))

@@ -34,6 +34,8 @@ class TextSliderProcess:
         """Do it all; raises `Stopped` after a clean stop by the user."""
         with open_session(self.config, self.job) as session:
             check_texts_suffice(session)
+            if session.is_done():
+                return
             rows = text_rows(session)
             pool = make_pool(self.config, session, rows)
             anchors = Anchors(self.config.slider.anchors, rows)

@@ -109,3 +109,13 @@ def test_a_dry_run_shows_card_and_upload_without_network(training: Any) -> None:
     card = ModelCard(done.stdout[done.stdout.index("---\n") :])
     assert card.data.license_name == "flux-1-dev-non-commercial-license" and card.data.base_model is not None
     assert "| steps | 4 |" in card.text and "sks" in card.text
+    assert (
+        "model card"
+        not in subprocess.run(
+            [*arguments, "--set", "config.process.0.save.push_to_hub=false"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )

@@ -151,10 +151,20 @@ def test_a_missing_folder_is_found_before_anything_is_loaded(training: Any, tmp_
     assert not run.path.exists()
 
 
+def test_a_file_in_the_place_of_the_results_is_named(training: Any, tmp_path: Path, capsys: Any) -> None:
+    run = training()
+    run.path.parent.mkdir(exist_ok=True)
+    run.path.touch()
+    assert run.from_command_line() == 2
+    assert "is a file, where the folder of the run should be" in one_sentence(capsys.readouterr().err, "run")
+    assert run.from_command_line("--set", "config.process.0.training_folder=/proc/x") == 2
+    assert "training_folder: /proc cannot be written to" in capsys.readouterr().err
+
+
 def test_two_runs_cannot_share_a_folder(training: Any, capsys: Any) -> None:
     run = training()
     with RunFolder(run.path, "run").lock():
         assert run.from_command_line() == 1
         sentence = one_sentence(capsys.readouterr().err, "run")
-        assert f"{run.path} is in use by another run (process {os.getpid()} " in sentence and "-n" in sentence
+        assert f"{run.path} is in use by another run (process {os.getpid()} " in sentence and "--set name=" in sentence
     assert run.from_command_line() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -139,13 +140,33 @@ def test_what_cannot_be_continued_is_an_error_and_nothing_changes(
 
 
 def test_a_finished_run_started_again_changes_nothing(training: Any, capsys: Any, identical: Any) -> None:
-    run = training(save={"save_every": 2}).run()
+    sample = {"prompts": ["a cat"], "width": 64, "height": 64, "sample_steps": 1, "sample_every": 0}
+    run = training(save={"save_every": 2}, sample=sample).run()
     before = run.state(), run.weights(), run.weights(2), run.header(), run.files()["checkpoints.json"]
+    pictures = {path: path.stat().st_mtime_ns for path in (run.path / "samples").glob("*__*")}
+    capsys.readouterr()
+    for lost in (None, run.final):
+        if lost:
+            lost.unlink()
+        run.run()
+        # all is there, or a file that has to be written again
+        assert ("resumed exactly at step 4" in capsys.readouterr().out) == bool(lost)
+        after = run.state(), run.weights(), run.weights(2), run.header(), run.files()["checkpoints.json"]
+        assert identical(before, after)
+        assert {path: path.stat().st_mtime_ns for path in (run.path / "samples").glob("*__*")} == pictures
+        assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
+        assert json.loads(run.files()["status.json"])["state"] == "done"
+
+
+def test_a_finished_run_makes_the_pictures_that_it_lacks(training: Any) -> None:
+    sample = {"prompts": ["a cat"], "width": 64, "height": 64, "sample_steps": 1, "sample_every": 0}
+    run = training(sample=sample, train={"steps": 1, "skip_first_sample": True}).run()
+    (picture,) = (run.path / "samples").glob("*__*")
+    picture.unlink()
     run.run()
-    assert "resumed exactly at step 4" in capsys.readouterr().out
-    after = run.state(), run.weights(), run.weights(2), run.header(), run.files()["checkpoints.json"]
-    assert identical(before, after)
-    assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
+    assert len([*(run.path / "samples").glob("*__*")]) == 1
+    run.but(sample={**sample, "prompts": ["a dog"]}).run()
+    assert len([*(run.path / "samples").glob("*__*")]) == 2
 
 
 def test_a_finished_run_goes_on_with_more_steps(training: Any, identical: Any) -> None:

@@ -53,13 +53,14 @@ def test_sampling_does_not_change_the_training(training: Any, identical: Any) ->
     assert identical(sampled.state(), plain.state())
 
 
-def test_each_picture_has_its_own_settings_and_says_so(training: Any) -> None:
+def test_each_picture_has_its_own_settings_and_says_so(training: Any, capsys: pytest.CaptureFixture[str]) -> None:
     items = [
         {"prompt": "a [trigger] cat", "width": 64, "height": 72, "seed": 7},
         {"prompt": "two dogs --w 80 --h 64 --d 9 --s 2"},
         {"prompt": "a cat", "network_multiplier": 0.0},
     ]
     run = training(trigger_word="red", sample={**SMALL, "seed": 3, "samples": items, "sample_every": 0}).run()
+    assert f"3 samples at step 4: {run.path / 'samples'}" in capsys.readouterr().out
     files = list_pictures(run.path / "samples")
     first, last = files[:3], files[3:]
     sizes = [Image.open(file.path).size for file in last]

@@ -146,9 +146,12 @@ class Site:
         )
         return read(log)
 
-    def until_ended(self, job_id: str, log: Path) -> str:
-        """Wait for the end, through all starts, without the two minutes that SLURM lets pass between two."""
+    def until_ended(self, job_id: str, log: Path, for_good: bool = False) -> str:
+        """Wait for the end, through all starts, without the two minutes that SLURM lets pass between two.
 
+        `for_good`: cancel what waits for another start instead.
+        """
+        go_on = ["scancel", job_id] if for_good else ["scontrol", "update", f"JobId={job_id}", "StartTime=now"]
         seen: list[str] = []
 
         def has_ended() -> bool:
@@ -159,8 +162,7 @@ class Site:
                 return False
             if shown["JobState"] == "PENDING" and shown["Restarts"] != "0":
                 # refused if it has just begun
-                update = ["scontrol", "update", f"JobId={job_id}", "StartTime=now"]
-                subprocess.run(update, env=self.env, capture_output=True, timeout=60, check=False)
+                subprocess.run(go_on, env=self.env, capture_output=True, timeout=60, check=False)
                 seen.clear()
             return shown["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
@@ -184,8 +186,8 @@ class Site:
         )
         if '"step": 2,' in read(metrics):
             return True
-        self.call("scancel", job_id)
-        self.until_ended(job_id, log)
+        # it has just asked for another start, before which SLURM lets two minutes pass
+        self.until_ended(job_id, log, for_good=True)
         return False
 
     def record(self, name: str) -> dict[str, Any]:

@@ -197,13 +197,24 @@ def test_from_a_container_the_script_asks_for_another_start(here: Path, task: di
 
 
 def test_an_array_has_a_log_and_a_folder_per_run(here: Path) -> None:
-    array = Array("swept", here / "output" / "100% swept", [0, 1, 2, 5])
+    array = Array("swept", here / "output" / "100% $HOME swept", [0, 1, 2, 5])
     text = script(config("1", array_parallelism=2), order("--log", "said.txt", "--set", "a=b", array=array))
     assert "#SBATCH --array=0-2,5%2\n" in text
-    assert f'--output="{here}/output/100%% swept/slurm/slurm-%A_%a.out"' in text
-    run = f"{here}/output/100% swept/$SLURM_ARRAY_TASK_ID"
+    assert f'--output="{here}/output/100%% $HOME swept/slurm/slurm-%A_%a.out"' in text
+    run = f"{here}/output/100% \\$HOME swept/${{SLURM_ARRAY_TASK_ID}}"
     assert f'export AITK_RUN_FOLDER="{run}"' in text
     assert text.count(f' "{run}/job.yaml" --log said.txt\n') == 1 and "a=b" not in text
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "a${b}"])
+def test_a_folder_that_no_script_can_name_is_refused(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = get_job(config())
+    assert job.launcher is not None
+    launcher, what = job.launcher.build(job), order(array=Array("swept", here / name, [0]))
+    assert launcher.start(what) == 1
+    said = f"a batch script cannot name the folder {str(here / name)!r}; rename it: no \\, no line break, no ${{"
+    assert capsys.readouterr().err == f"job 'swept' was not submitted: {said}\n"
+    assert launcher.plan(what)[0] == said and not (here / name).exists()
 
 
 @pytest.mark.parametrize(
@@ -263,14 +274,16 @@ def test_progress_is_looked_for_where_it_shows(here: Path) -> None:
     assert "AITK_PROGRESS=" in script(source) and "HF_HUB_OFFLINE" in script(source)
     dream = {**train, "dreambooth": {"class_prompt": "a cat", "class_folder": "cats"}}
     for processes, steps, filled in (
-        ([pictures], "''", [f"{here}/made"]),
-        ([pictures, train], f"'{here}/output/my run'", [f"{here}/made"]),
-        ([dream], f"'{here}/output/my run'", [f"{here}/cats"]),
+        ([pictures], "''", f"{here}/made"),
+        ([pictures, train], f"'{here}/output/my run'", f"{here}/made"),
+        ([dream], f"'{here}/output/my run'", f"{here}/cats"),
     ):
         source["config"]["process"] = processes
         text = script(source)
-        assert f"export AITK_PROGRESS={steps}\n" in text and f"export AITK_FILLED={':'.join(filled)}\n" in text
+        assert f"export AITK_PROGRESS={steps}\n" in text and f"export AITK_FILLED={filled}\n" in text
         assert ("HF_HUB_OFFLINE" in text) == (processes == [dream])
+    source["config"]["process"] = [train, {**train, "name": "a:2"}]
+    assert f"export AITK_PROGRESS='{here}/output/my run\n{here}/output/a:2'\n" in script(source)
     # nothing tells how far a merge is
     merge = {"type": "merge_loras", "output_path": "m.safetensors", "loras": ["a.safetensors", "b.safetensors"]}
     source["config"]["process"] = [train, merge]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from toolkit.captioning.writing import Writing, settle_generation
+from toolkit.config.errors import naming
 from toolkit.config.plugins import CaptionerPlugin, WritingCaptioner
 from toolkit.context import Context
 from toolkit.models.hub import Root
@@ -19,6 +20,7 @@ from toolkit.models.quantize import Quantization, quantize
 from toolkit.models.wrapped import move
 
 T = TypeVar("T")
+NAME = "caption.model_name_or_path"
 HEADS = ("*lm_head*", "*cls.predictions*", "*classifier*")
 """Layers that choose the words or tags: small, and the first to suffer from few bits."""
 
@@ -26,7 +28,8 @@ HEADS = ("*lm_head*", "*cls.predictions*", "*classifier*")
 def read_config(section: CaptionerPlugin, kinds: Collection[str]) -> dict[str, Any]:
     """The model's config.json, which has to be of one of the `kinds` of transformers."""
     name = section.model_name_or_path
-    config = json.loads(Root(name).file("config.json").read_text(encoding="utf-8"))
+    with naming(NAME):
+        config = json.loads(Root(name).file("config.json").read_text(encoding="utf-8"))
     kind = config.get("model_type")
     if kinds and kind not in kinds:
         raise ValueError(f"{name} is a '{kind}' of transformers; {section.type} takes {', '.join(sorted(kinds))}")
@@ -85,8 +88,8 @@ def _loaded(load: Callable[[], T], name: str) -> T:
             return load()
     except OSError as error:
         raise ValueError(
-            f"{name} cannot be loaded: {' '.join(str(error).split())}; run `hf download {name}` where there is a "
-            "connection, or name a folder that has all files of the model"
+            f"{NAME}: {name} cannot be loaded: {' '.join(str(error).split())}; run `hf download {name}` where there is "
+            "a connection, or name a folder that has all files of the model"
         ) from error
 
 

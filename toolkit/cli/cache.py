@@ -120,10 +120,8 @@ def prune(
     from toolkit.data.cache.contents import choose, delete, list_entries
 
     max_bytes = None if max_size is None else read_size(max_size)
-    roots = _folders(folder)
-    if len(roots) > 1:
-        _fail(f"there are several caches, say which one with --cache: {', '.join(map(str, roots))}")
-    entries, now = list_entries(roots[0], time.time()), time.time()
+    now = time.time()
+    entries = [entry for root in _folders(folder) for entry in list_entries(root, now)]
     num_bytes = num_deleted = 0
     for entry, reason in choose(entries, now, None if older_than is None else older_than * 86400, max_bytes):
         failure = "" if dry_run else delete(entry.path)

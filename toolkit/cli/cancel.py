@@ -41,7 +41,7 @@ def cancel(
     """
     queue = Queue()
     try:
-        folders = named_runs(runs, queue)
+        folders = named_runs(runs)
     except NoSuchRun as error:
         print(error, file=sys.stderr)
         raise typer.Exit(BAD_USE) from None

@@ -16,6 +16,7 @@ from toolkit.cli.options import AsJson
 from toolkit.cli.table import format_table
 from toolkit.config.names import suggestion
 from toolkit.launch.queue import Queue
+from toolkit.launch.record import read_status
 from toolkit.launch.standing import standing
 from toolkit.launch.sweep import NOT_STARTED, SweepFolder, brief, is_sweep_folder, state_in
 from toolkit.reporting.compare import Outcome, is_run_folder
@@ -63,7 +64,8 @@ def read_runs(names: Sequence[str]) -> list[Outcome]:
     """What came of the runs that a user names. Raises ValueError."""
     folders = list(dict.fromkeys(folder for name in names for folder in find(name)))
     queue = Queue()
-    return compare_runs(folders, {folder: state_of(folder, queue) for folder in folders})
+    states = {folder: state_of(folder, queue) for folder in folders}
+    return compare_runs(folders, states, {folder: read_status(folder).get("step") for folder in folders})
 
 
 def find(name: str) -> list[Path]:

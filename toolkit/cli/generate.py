@@ -118,7 +118,11 @@ def generate(
             "output_folder": out,
             "device": device,
             "dtype": dtype,
-            "model": {"arch": arch or _recognized(model), "name_or_path": model, **_quantized(quantize)},
+            "model": {
+                "arch": _checked(arch, model) if arch else _recognized(model),
+                "name_or_path": model,
+                **_quantized(quantize),
+            },
             "loras": [read_lora(text) for text in lora or []],
             "generate": {key: value for key, value in making.items() if value is not None},
         }
@@ -183,3 +187,21 @@ def _recognized(model: str) -> str:
         raise ValueError(f"MODEL: {error}; name its family with --arch (`aitk ls archs` lists them)") from error
     except ValueError as error:
         raise ValueError(f"MODEL: {str(error).removeprefix('model.name_or_path: ')}") from error
+
+
+def _checked(arch: str, model: str) -> str:
+    """`arch`. ValueError if the model is a folder here that says it is of another family."""
+    from toolkit.models.hub import Root
+    from toolkit.models.recognize import recognize
+    from toolkit.networks.keys.family import load_families
+
+    families = load_families()[0]
+    named = families.get(arch)
+    try:
+        found = recognize(model, families) if named and named.recognized_by and Root(model).folder else arch
+    except ValueError:
+        return arch  # it does not say, or what is wrong with it is found by the checks of all configs
+    # families of one module have a network in common; one that inherits reads what its parent does
+    if named and named.__module__ != families[found].__module__ and not issubclass(named, families[found]):
+        raise ValueError(f"--arch: {model} is of the family {found}, not {arch}")
+    return arch

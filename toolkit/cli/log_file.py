@@ -20,7 +20,7 @@ class LogFile:
 
     def __enter__(self) -> LogFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
         self._before = (sys.stdout, sys.stderr)
         sys.stdout, sys.stderr = Tee(sys.stdout, self), Tee(sys.stderr, self)
         return self

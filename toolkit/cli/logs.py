@@ -28,15 +28,14 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Begin with so many of the last lines.")] = 40,
 ) -> None:
     """ctrl+c ends the showing, not the run."""
-    queue = Queue()
     try:
-        folder = named_run(run, queue)
+        folder = named_run(run)
     except NoSuchRun as error:
         print(error, file=sys.stderr)
         raise typer.Exit(BAD_USE) from None
     files = log_files(folder)
     if not files and not follow:
-        print(_why_nothing(standing(folder, queue)), file=sys.stderr)
+        print(_why_nothing(standing(folder, Queue())), file=sys.stderr)
         raise typer.Exit(DONE)
     try:
         if follow:

@@ -43,6 +43,7 @@ def convert(
         typer.Option("--out", "-o", help="The new file, or its folder; default: NAME_FORMAT.safetensors beside it."),
     ] = None,
     arch: Annotated[str | None, typer.Option("--arch", help=ARCH_HELP)] = None,
+    part: Annotated[str | None, typer.Option("--part", help="The expert, of a file of two: transformer_2.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write the same weights under another program's names. The header is kept, alpha is multiplied in."""
@@ -57,7 +58,7 @@ def convert(
         names = find_names(file, arch, "--arch")
         from toolkit.networks.keys.convert import convert_file
 
-        done = convert_file(file, target, names, to)
+        done = convert_file(file, target, names, to, part)
     except (OSError, ValueError) as error:
         fail(error)
     if done.kept:

@@ -87,7 +87,7 @@ def run(
             raise typer.Exit(BAD_CONFIG)
         if dry_run:
             plans = zip(todo, jobs, strict=True)
-            print("\n".join(line for work, job in plans for line in (*work.plan(), *cards(job))))
+            print("\n".join(line for work, job in plans for line in (*cards(job), *work.plan())))
             raise typer.Exit(DONE)
         # what has launched this process has asked the Hub already
         asked = [] if is_launched(os.environ) else jobs
@@ -147,7 +147,7 @@ def check(job: Job | Sweep, online: bool = False, before: Sequence[Job | Sweep] 
 
 
 def cards(job: Job | Sweep) -> list[str]:
-    """The model cards that the processes of a job would write, as far as they are known before; none of a sweep."""
+    """The model cards that the processes of a job would upload, as far as they are known before; none of a sweep."""
     if isinstance(job, Sweep):
         return []
     texts = [card for process in job.processes if (card := process.card(job))]

@@ -63,7 +63,7 @@ def table(found: Sequence[Standing]) -> list[str]:
 
 def _look(names: Sequence[str]) -> list[Standing]:
     queue = Queue()
-    found = [standing(folder, queue) for folder in named_runs(names, queue)]
+    found = [standing(folder, queue) for folder in named_runs(names)]
     return [each for each in found if each is not None]
 
 

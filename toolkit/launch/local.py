@@ -32,8 +32,8 @@ def run_ranks(command: Sequence[str], count: int, env: Mapping[str, str]) -> int
 
     What rank 0 prints is shown. The others print nothing; if one of them is to blame, its errors are.
     """
-    port = free_port()
     with ExitStack() as stack:
+        port = stack.enter_context(kept_port())
         errors = [stack.enter_context(TemporaryFile()) for _ in range(1, count)]
         ranks: list[subprocess.Popen[bytes]] = []
         stack.callback(_end, ranks)
@@ -60,11 +60,14 @@ def run_ranks(command: Sequence[str], count: int, env: Mapping[str, str]) -> int
         return _judge(ended, count, heard, errors)
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port of this machine that nobody listens at, and that the system gives to nobody else inside the block."""
+    with socket.socket() as kept:
+        # who sets this as well, as torch does, may listen there
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield int(kept.getsockname()[1])
 
 
 def _threads(count: int, env: Mapping[str, str]) -> dict[str, str]:

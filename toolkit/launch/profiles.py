@@ -19,7 +19,7 @@ NOT_IN_PROFILES = ("type", "profile")
 def profile_folder(env: Mapping[str, str] = os.environ) -> Path:
     """Where the profiles are: aitk/slurm in `$XDG_CONFIG_HOME`, or in ~/.config."""
     home = env.get("XDG_CONFIG_HOME", "").strip()
-    return (Path(home) if home else Path.home() / ".config") / "aitk" / "slurm"
+    return Path(home or os.path.expanduser("~/.config"), "aitk", "slurm")
 
 
 def profile_path(name: str, env: Mapping[str, str] = os.environ) -> Path:

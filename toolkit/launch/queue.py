@@ -5,17 +5,16 @@ Its programs print what is asked for in fields, so that neither JSON nor account
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from toolkit.launch.slurm import SlurmError, call, said_by
+
 TIMEOUT_S = 30
 FIELDS = "%i|%T|%r|%N|%S"
-FIELD = re.compile(r"(?:^|\s)(JobState|Reason|NodeList|StartTime|ExitCode|StdOut|ArrayTaskId|JobId|ArrayJobId)=(\S*)")
+FIELD = re.compile(r"(?:^|\s)(JobState|Reason|NodeList|StartTime|ExitCode|StdOut|Restarts)=(\S*)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Entry:
     exit_code: str = ""
     """`code:signal`; empty while it is not known."""
     log: str = ""
+    restarts: str = ""
 
 
 class Queue:
@@ -50,12 +50,8 @@ class Queue:
         """What is known of a job; None: nothing any more."""
         entry = self.at_hand(job_id)
         if entry is None and self.answers:
-            return _show(job_id) or _account(job_id)
+            return show(job_id) or _account(job_id)
         return entry
-
-    def show(self, job_id: str) -> Entry | None:
-        """What the controller knows, with the path of the log."""
-        return _show(job_id)
 
     def tasks(self, array_id: str) -> list[Entry]:
         """The tasks of an array that wait or run."""
@@ -67,7 +63,7 @@ class Queue:
         return self._listed
 
     def _list(self) -> dict[str, Entry]:
-        text = _ask(["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--format={FIELDS}"])
+        text = _ask(["squeue", "--noheader", "--array", "--me", f"--format={FIELDS}"])
         self.answers = text is not None
         rows = [line.strip().split("|") for line in (text or "").splitlines()]
         return {row[0]: Entry(*(_known(cell) for cell in row)) for row in rows if len(row) == 5}
@@ -76,17 +72,15 @@ class Queue:
 def scancel(job_id: str, *options: str) -> str:
     """End a job, or with `--signal` send its processes a signal; returns what SLURM has against it."""
     try:
-        done = subprocess.run(
-            ["scancel", *options, job_id], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = call(["scancel", *options, job_id], TIMEOUT_S)
+    except SlurmError as error:
         return str(error)
-    return " ".join(done.stderr.split()) or f"exit code {done.returncode}" if done.returncode else ""
+    return said_by(done) if done.returncode else ""
 
 
-def _show(job_id: str) -> Entry | None:
-    """The controller remembers a job for some minutes after its end."""
-    lines = (_ask(["scontrol", "--oneliner", "show", "job", job_id]) or "").splitlines()
+def show(job_id: str) -> Entry | None:
+    """What the controller knows, which remembers a job for some minutes after its end."""
+    lines = (_ask(["scontrol", "show", "job", "--oneliner", job_id]) or "").splitlines()
     if len(lines) != 1:
         return None
     found = {name: _known(value) for name, value in FIELD.findall(lines[0])}
@@ -98,6 +92,7 @@ def _show(job_id: str) -> Entry | None:
         found.get("StartTime", ""),
         found.get("ExitCode", ""),
         found.get("StdOut", ""),
+        found.get("Restarts", ""),
     )
 
 
@@ -115,12 +110,9 @@ def _account(job_id: str) -> Entry | None:
 
 def _ask(command: Sequence[str]) -> str | None:
     """What a program prints; None if it is not there, fails or takes too long."""
-    if shutil.which(command[0]) is None:
-        return None
     try:
-        env = {**os.environ, "SLURM_TIME_FORMAT": "standard"}
-        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired):
+        result = call(command, TIMEOUT_S, {**os.environ, "SLURM_TIME_FORMAT": "standard"})
+    except SlurmError:
         return None
     return None if result.returncode else result.stdout
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from toolkit.launch.environment import on_cluster, own_rank, stop_signals
 from toolkit.launch.json_files import add_line, read_group, read_lines
+from toolkit.launch.queue import Entry, show
 from toolkit.launch.record import SUBMISSIONS, close, was_cancelled
-from toolkit.launch.slurm import SlurmError, own_job, own_state, requeue, submit_again
+from toolkit.launch.slurm import SlurmError, own_job, requeue, submit_again
 
 TEMPORARY = 75
 """EX_TEMPFAIL of sysexits.h: not done, and nothing is wrong; jobs that wait for this one do not begin."""
@@ -71,11 +72,11 @@ def why_not(env: Mapping[str, str]) -> str:
         return "it was cancelled"
     if (folder / STOP_FILE).exists():
         return f"the file {folder / STOP_FILE} asked it to stop"
-    found, restarts = own_state(env), int(env.get("SLURM_RESTART_COUNT", "0"))
-    if found.get("JobState") in {"COMPLETING", "CANCELLED"} and found.get("Reason") != "TimeLimit":
+    found, restarts = _own_entry(env), int(env.get("SLURM_RESTART_COUNT", "0"))
+    if found.state in {"COMPLETING", "CANCELLED"} and found.reason != "TimeLimit":
         # a requeue would bring a cancelled job back; one that was preempted is started again by SLURM, if at all
         return "SLURM has ended it (cancelled or preempted)"
-    if found.get("JobState") == "RUNNING" and int(found.get("Restarts", restarts)) > restarts:
+    if found.state == "RUNNING" and int(found.restarts or 0) > restarts:
         return "SLURM has declared this machine lost, and started it again on another one"
     most = int(env.get("AITK_MAX_REQUEUES", "0"))
     starts = [start for start in read_lines(folder / STARTS) if "progress" in start]
@@ -120,7 +121,7 @@ def _start_again(env: Mapping[str, str]) -> str:
     except SlurmError as error:
         refusal = str(error)
     # a job whose machine was declared lost is in the queue again before its processes have ended
-    if not refusal or own_state(env).get("JobState") == "PENDING":
+    if not refusal or _own_entry(env).state == "PENDING":
         print("the job is started again and goes on there", flush=True)
         return ""
     try:
@@ -132,6 +133,11 @@ def _start_again(env: Mapping[str, str]) -> str:
     return f"{refusal}; it goes on as job {job_id} instead"
 
 
+def _own_entry(env: Mapping[str, str]) -> Entry:
+    """What SLURM knows of the job that this process belongs to; nothing where it does not answer."""
+    return show(own_job(env)) or Entry(own_job(env), "")
+
+
 def _newest_step(folder: Path) -> int:
     try:
         listed = read_group(folder / "checkpoints.json")["checkpoints"]
@@ -141,7 +147,7 @@ def _newest_step(folder: Path) -> int:
 
 
 def _folders(env: Mapping[str, str], name: str) -> list[Path]:
-    return [Path(part) for part in env.get(name, "").split(os.pathsep) if part]
+    return [Path(part) for part in env.get(name, "").split("\n") if part]
 
 
 def _num_bytes(folder: Path) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from toolkit.launch.queue import Queue
+from toolkit.launch.queue import show
 from toolkit.launch.record import BACKGROUND, STATUS, SUBMISSIONS, read_background, read_status, submissions
 from toolkit.launch.sweep import is_sweep_folder
 
@@ -34,16 +34,16 @@ def find_runs(root: Path = OUTPUT) -> list[Path]:
     return sorted((path for path in found if not path.name.startswith(".") and is_run(path)), key=_by_number)
 
 
-def named_runs(names: Sequence[str], queue: Queue) -> list[Path]:
+def named_runs(names: Sequence[str]) -> list[Path]:
     """The runs that a user names; without names all below output. Raises NoSuchRun."""
     if not names:
         return find_runs()
-    return [folder for name in names for folder in _named(name, queue)]
+    return [folder for name in names for folder in _named(name)]
 
 
-def named_run(name: str, queue: Queue) -> Path:
+def named_run(name: str) -> Path:
     """The one run that a user names. Raises NoSuchRun."""
-    found = _named(name, queue)
+    found = _named(name)
     if len(found) > 1:
         raise NoSuchRun(f"{name} holds {len(found)} runs, say which one: {', '.join(map(str, found))}")
     return found[0]
@@ -61,13 +61,13 @@ def log_files(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
 
 
-def _named(name: str, queue: Queue) -> list[Path]:
+def _named(name: str) -> list[Path]:
     for folder in (Path(name), OUTPUT / name):
         if is_run(folder):
             return [folder]
         if below := find_runs(folder):
             return below
-    if JOB_ID.fullmatch(name) and (run := _of_job(name, queue)) is not None:
+    if JOB_ID.fullmatch(name) and (run := _of_job(name)) is not None:
         return [run]
     known = [str(path.relative_to(OUTPUT)) for path in find_runs()]
     near = get_close_matches(name, known, 1)
@@ -77,14 +77,14 @@ def _named(name: str, queue: Queue) -> list[Path]:
     raise NoSuchRun(f"there is no run {name}, neither as a folder nor below {OUTPUT}{hint}")
 
 
-def _of_job(job_id: str, queue: Queue) -> Path | None:
+def _of_job(job_id: str) -> Path | None:
     """The run folder of a cluster job."""
     for run in find_runs():
         ids = [str(read_status(run).get("job_id")), *(entry["job_id"] for entry in submissions(run))]
         if job_id in ids:
             return run
     # a run elsewhere: its log is in <run folder>/slurm
-    entry = queue.show(job_id)
+    entry = show(job_id)
     folder = Path(entry.log).parent.parent if entry is not None and entry.log else None
     return folder if folder is not None and is_run(folder) else None
 

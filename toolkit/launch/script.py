@@ -15,11 +15,11 @@ FIRST_PORT, NUM_PORTS = 20_000, 12_000
 """Ports outside of the range that the kernel gives to outgoing connections, 32768 to 60999."""
 OWN_JOB = '"${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"'
 """Of an array, the id of a task alone may be that of the array."""
-EXPANDED = re.compile(r"\$\{\w+(?::-[^{}]*)?\}|\$\w+")
+EXPANDED = re.compile(r"\$\{\w+(?::-[^{}]*)?\}")
 
 
 class Shell(str):
-    """Text in which the shell of the job puts in variables: `$NAME`, `${NAME}`, `${NAME:-default}`."""
+    """Text in which the shell of the job puts in variables: `${NAME}`, `${NAME:-default}`."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""What is asked of SLURM: submit, start again. Its programs are the interface, nothing else is needed."""
+"""What is asked of SLURM: submit, start again. Its programs are the interface, nothing else is needed.
+
+What it knows of jobs: queue.py.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,30 @@ class SlurmError(RuntimeError):
     """SLURM refused, or is not here."""
 
 
+def call(
+    command: Sequence[str], timeout_s: float = TIMEOUT_S, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of SLURM's programs to its end, however that is. Raises SlurmError if it does not come to it."""
+    _find(command[0])
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s, env=env)
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"{command[0]} gave no answer in {timeout_s:g} s") from error
+    except OSError as error:
+        raise SlurmError(f"{command[0]} cannot be run: {error.strerror}") from error
+
+
+def said_by(result: subprocess.CompletedProcess[str]) -> str:
+    """What a program has said, in one line."""
+    return _in_one_line(result.stderr or result.stdout) or f"exit code {result.returncode}"
+
+
 def submit(script: Path, options: Sequence[str] = ()) -> str:
     """Submit a batch script; returns the job id. Raises SlurmError."""
-    result = _run(["sbatch", "--parsable", *options, str(script)])
+    result = call(["sbatch", "--parsable", *options, str(script)])
     job_id = _job_id(result.stdout)
     if not job_id:
-        raise SlurmError(f"sbatch did not take the job: {_said(result)}")
+        raise SlurmError(f"sbatch did not take the job: {said_by(result)}")
     return job_id
 
 
@@ -38,20 +59,22 @@ def submitted(script: Path, options: Sequence[str] = ()) -> Iterator[tuple[str, 
     command = ["sbatch", "--parsable", "--wait", *options, str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        job_id = _job_id(line)
-        if not job_id.isdecimal():
-            said = _in_one_line(line + process.stdout.read())
-            raise SlurmError(f"sbatch did not take the job: {said or f'exit code {process.wait()}'}")
+        said = ""
+        for line in process.stdout:  # many sites have sbatch say something before
+            if job_id := _job_id(line):
+                break
+            said += line
+        else:
+            raise SlurmError(f"sbatch did not take the job: {_in_one_line(said) or f'exit code {process.wait()}'}")
         yield job_id, process.wait
 
 
 def start_estimate(script: Path, options: Sequence[str] = ()) -> str:
     """When and where the job would start, in SLURM's words. Raises SlurmError."""
-    result = _run(["sbatch", "--test-only", *options, str(script)])
+    result = call(["sbatch", "--test-only", *options, str(script)])
     if result.returncode:
-        raise SlurmError(f"sbatch would not take the job: {_said(result)}")
-    return _said(result)
+        raise SlurmError(f"sbatch would not take the job: {said_by(result)}")
+    return said_by(result)
 
 
 def requeue(env: Mapping[str, str]) -> str:
@@ -59,8 +82,8 @@ def requeue(env: Mapping[str, str]) -> str:
 
     SLURM ends this process when it agrees.
     """
-    result = _run(["scontrol", "requeue", own_job(env)])
-    return _said(result) if result.returncode else ""
+    result = call(["scontrol", "requeue", own_job(env)])
+    return said_by(result) if result.returncode else ""
 
 
 def submit_again(script: Path, env: Mapping[str, str]) -> str:
@@ -71,20 +94,11 @@ def submit_again(script: Path, env: Mapping[str, str]) -> str:
     options = [f"--dependency=afterany:{own_job(env)}"]
     options += [f"--array={env['SLURM_ARRAY_TASK_ID']}"] if "SLURM_ARRAY_JOB_ID" in env else []
     kept = {name: value for name, value in env.items() if not OF_THE_JOB.fullmatch(name) or name == "SLURM_CONF"}
-    result = _run(["sbatch", "--parsable", *options, str(script)], env=kept)
+    result = call(["sbatch", "--parsable", *options, str(script)], env=kept)
     job_id = _job_id(result.stdout)
     if not job_id:
-        raise SlurmError(f"sbatch did not take it: {_said(result)}")
+        raise SlurmError(f"sbatch did not take it: {said_by(result)}")
     return job_id
-
-
-def own_state(env: Mapping[str, str]) -> dict[str, str]:
-    """JobState, Reason and Restarts of the job that this process belongs to; without what cannot be known."""
-    try:
-        shown = _run(["scontrol", "show", "job", "--oneliner", own_job(env)]).stdout
-    except SlurmError:
-        return {}
-    return dict(re.findall(r"(?:^|\s)(JobState|Reason|Restarts)=(\S*)", shown.partition("\n")[0]))
 
 
 def own_job(env: Mapping[str, str]) -> str:
@@ -96,27 +110,13 @@ def own_job(env: Mapping[str, str]) -> str:
 
 def _job_id(printed: str) -> str:
     """Of `--parsable`: the id, and the name of the cluster behind a semicolon where there are several."""
-    lines = printed.strip().splitlines()
-    return lines[0].partition(";")[0].strip() if lines else ""
-
-
-def _run(
-    command: Sequence[str], timeout: float | None = TIMEOUT_S, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    _find(command[0])
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=env)
-    except subprocess.TimeoutExpired as error:
-        raise SlurmError(f"{command[0]} gave no answer in {timeout:g} s") from error
+    found = re.search(r"^(\d+)(;.*)?$", printed, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _find(program: str) -> None:
     if shutil.which(program) is None:
         raise SlurmError(f"there is no program {program} here: run this on a login node of the cluster")
-
-
-def _said(result: subprocess.CompletedProcess[str]) -> str:
-    return _in_one_line(result.stderr or result.stdout) or f"exit code {result.returncode}"
 
 
 def _in_one_line(text: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from toolkit.config.embedded import EMBEDDED, embedded_folder, misnamed
@@ -12,6 +14,8 @@ from toolkit.config.embedded import EMBEDDED, embedded_folder, misnamed
 HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/(?:(?:blob|resolve)/([^/]+)/)?(.+\.safetensors)")
 HUB_SITES = ("https://huggingface.co/", "https://hf.co/")
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+KNOWN_FOR_S = 30
+"""So long at most it is taken as known whether the Hub answers."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,11 @@ class Root:
         """The first of the files `names` that there is."""
         if self.folder is not None:
             return next((self.folder / name for name in names if (self.folder / name).is_file()), None)
-        from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
 
         for name in names:
             try:
-                return Path(hf_hub_download(self.name, name, revision=self.revision))
+                return _fetched(self.name, name, self.revision)
             except EntryNotFoundError:
                 continue
             except (OSError, ValueError):
@@ -102,7 +105,7 @@ def _hub_file(name: str) -> tuple[str, str | None, str] | None:
 
 def _download(repository: str, file: str, revision: str | None) -> Path:
     """Fetch a file, or take it from the cache; what goes wrong is a ValueError that says what to do."""
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -115,13 +118,15 @@ def _download(repository: str, file: str, revision: str | None) -> Path:
 
     place = f"{repository} at revision {revision}" if revision else repository
     try:
-        return Path(hf_hub_download(repository, file, revision=revision))
+        return _fetched(repository, file, revision)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hugging Face Hub cannot be reached"
         option = f" --revision {revision}" if revision else ""
+        # where a small file is missing, what it describes is missing too
+        wanted = repository if file.endswith(".json") else f"{repository} {file}"
         raise ValueError(
-            f"{place}: {file} is not in the cache, and {why}; run `hf download {repository} {file}{option}` where "
-            "there is a connection, or name a folder"
+            f"{place}: {file} is not in the cache, and {why}; run `hf download {wanted}{option}` where there is a "
+            "connection, or name a folder"
         ) from error
     except GatedRepoError as error:
         raise ValueError(
@@ -137,3 +142,36 @@ def _download(repository: str, file: str, revision: str | None) -> Path:
         raise ValueError(f"{place} has no {file}") from error
     except HFValidationError as error:
         raise ValueError(f"{repository!r} is neither here nor a name of the Hugging Face Hub (owner/model)") from error
+
+
+def _fetched(repository: str, file: str, revision: str | None) -> Path:
+    """A file from the cache, or fetched; where nothing answers, huggingface_hub is kept from trying half a minute."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    is_cached = isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+    is_vain = not is_cached and not is_reachable()
+    return Path(hf_hub_download(repository, file, revision=revision, local_files_only=is_vain))
+
+
+def is_reachable() -> bool:
+    """Whether the Hub can be reached; what HF_HUB_OFFLINE forbids is for huggingface_hub to say."""
+    from huggingface_hub import constants
+
+    return _answers(constants.ENDPOINT, int(time.monotonic() // KNOWN_FOR_S))
+
+
+@lru_cache(maxsize=1)
+def _answers(address: str, period: int) -> bool:
+    """Whether connections to an address can be made, at the second try at the latest; they may be slow."""
+    from huggingface_hub import constants, get_session
+
+    for pause_s in (1, 0):
+        try:
+            get_session().head(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        # the classes of a failed connection differ between versions of huggingface_hub
+        except Exception as error:
+            if type(error).__name__ in ("ConnectError", "ConnectTimeout"):
+                time.sleep(pause_s)
+                continue
+        return True
+    return False

@@ -62,14 +62,18 @@ class Outcome:
         }
 
 
-def compare(folders: Sequence[Path], states: Mapping[Path, str]) -> list[Outcome]:
-    """The outcome of each run, in this order. Raises ValueError if a folder has no config of a run."""
+def compare(folders: Sequence[Path], states: Mapping[Path, str], steps: Mapping[Path, int | None]) -> list[Outcome]:
+    """The outcome of each run, in this order; `steps` are those that it says to have done, where that is known.
+
+    Raises ValueError if a folder has no config of a run.
+    """
     settings = [_settings(folder) for folder in folders]
     keys = _differing(settings)
     names = short_names(folders)
     found = []
     for folder, name, own in zip(folders, names, settings, strict=True):
-        found.append(_outcome(folder, name, {key: own.get(key) for key in keys}, states.get(folder, "")))
+        settings_shown = {key: own.get(key) for key in keys}
+        found.append(_outcome(folder, name, settings_shown, states.get(folder, ""), steps.get(folder)))
     return found
 
 
@@ -122,7 +126,7 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({json.dumps(own.get(key), default=str) for own in settings}) > 1]
 
 
-def _outcome(folder: Path, name: str, settings: Mapping[str, Any], state: str) -> Outcome:
+def _outcome(folder: Path, name: str, settings: Mapping[str, Any], state: str, steps: int | None) -> Outcome:
     rows = read_metrics(folder / "metrics.jsonl")
     losses = _column(rows, LOSS)
     held_out = _column(rows, VALIDATION)
@@ -132,7 +136,7 @@ def _outcome(folder: Path, name: str, settings: Mapping[str, Any], state: str) -
         name,
         settings,
         state,
-        steps=max((int(row["step"]) for row in rows if "step" in row), default=None),
+        steps=max((int(row["step"]) for row in rows if "step" in row), default=None) if steps is None else steps,
         loss=losses[-1] if losses else None,
         mean=fmean(losses) if losses else None,
         lowest=min(losses, default=None),

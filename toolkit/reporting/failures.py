@@ -37,11 +37,14 @@ def explain(error: BaseException, context: Mapping[str, Any]) -> str | None:
     `context` says what the run was doing, as far as the caller knows: step, batch_size, resolution, quantize,
     gradient_checkpointing, optimizer, folder, model.
     """
+    is_told = False
     for cause in _chain(error):
         hint = getattr(cause, "hint", None)
         if isinstance(hint, str):
             return f"{str(cause).rstrip('.')}: {hint}"
-        for kind in (_memory, _disk, _hub):
+        # a ValueError over an error of the Hub says which of the models it is about
+        is_told = is_told or type(cause) is ValueError
+        for kind in (_memory, _disk) if is_told else (_memory, _disk, _hub):
             sentence = kind(cause, context)
             if sentence is not None:
                 return sentence

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from statistics import median
 from typing import Protocol
 
@@ -26,7 +26,7 @@ REFRESH_S = 0.5
 LINE_S = 10.0
 LINES_PER_RUN = 20
 
-Advance = Callable[[int], None]
+Advance = Callable[[float], None]
 
 
 class Number(Protocol):
@@ -43,7 +43,7 @@ class Progress:
         self._console = console or Console()
         self._live = _live_display(self._console) if _is_live(self._console) else None
         self._task = self._live.add_task(name, total=total, completed=start, stats="") if self._live else None
-        self._speed = _Speed(start)
+        self._speed = Speed()
         # The first step is always drawn, so that a run shows at once that it works.
         self._next_time = 0.0
         self._next_step = start
@@ -79,7 +79,7 @@ class Progress:
     def _draw(self, now: float, step: int, loss: Number, lr: float) -> None:
         self._drawn = step
         self._speed.mark(now, step)
-        stats = _stats(float(loss), lr, self._speed.steps_per_s, self.total - step)
+        stats = _stats(float(loss), lr, self._speed.seconds_per_step, self.total - step)
         if self._live and self._task is not None:
             self._next_time, self._next_step = now + REFRESH_S, self.total
             self._live.update(self._task, completed=step, stats=stats, refresh=True)
@@ -94,30 +94,58 @@ def bar(title: str, total: int, console: Console | None = None) -> AbstractConte
     return _own_live_bar(console, title, total) if _is_live(console) else _plain_bar(console, title, total)
 
 
-class _Speed:
-    """Steps per second: the median over the last intervals, so that a pause for pictures does not count."""
+class _Pace:
+    """How fast a bar fills: over the last calls, as some are of much and some of little."""
 
-    def __init__(self, step: int) -> None:
-        self._time = time.monotonic()
-        self._step = step
-        self._rates: deque[float] = deque(maxlen=25)
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._marks = deque([(time.monotonic(), 0.0)], maxlen=21)
+
+    def stats(self, now: float, done: float) -> str:
+        """Speed and time left, once they can be told."""
+        self._marks.append((now, done))
+        begin, before = self._marks[0]
+        if done <= before or now <= begin:
+            return ""
+        speed = (done - before) / (now - begin)
+        shown = f"{speed:.2f}/s" if speed >= 0.1 else f"{1 / speed:.0f} s each"
+        return f"{shown} ETA {_clock((self._total - done) / speed)}"
+
+
+class Speed:
+    """Of steps: the median over the last intervals, so that neither a pause for pictures nor the first step counts."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int] | None = None
+        self._paces: deque[float] = deque(maxlen=25)
 
     def mark(self, now: float, step: int) -> None:
-        if step > self._step and now > self._time:
-            self._rates.append((step - self._step) / (now - self._time))
-            self._time, self._step = now, step
+        """Note that `step` updates are done."""
+        if self._last is None:
+            self._last = now, step
+        begin, before = self._last
+        if step > before and now > begin:
+            self._paces.append((now - begin) / (step - before))
+            self._last = now, step
 
     @property
-    def steps_per_s(self) -> float:
-        return median(self._rates) if self._rates else 0.0
+    def seconds_per_step(self) -> float | None:
+        """None until it is known of a step."""
+        return median(self._paces) if self._paces else None
 
 
-def _stats(loss: float, lr: float, steps_per_s: float, left: int) -> str:
-    """Write the numbers of one step."""
-    speed = f"{steps_per_s:.2f} it/s" if steps_per_s >= 1 or not steps_per_s else f"{1 / steps_per_s:.2f} s/it"
-    seconds = math.ceil(left / steps_per_s) if steps_per_s else 0
-    eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    return f"loss {loss:.4f} lr {lr:.2e} {speed} ETA {eta} {format_bytes(memory_in_use())}"
+def _stats(loss: float, lr: float, pace: float | None, left: int) -> str:
+    """Write the numbers of one step; `pace` in seconds per step."""
+    speed = ""
+    if pace is not None:
+        speed = f"{1 / pace:.2f} it/s" if pace <= 1 else f"{pace:.2f} s/it"
+        speed += f" ETA {_clock(left * pace)} "
+    return f"loss {loss:.4f} lr {lr:.2e} {speed}{format_bytes(memory_in_use())}"
+
+
+def _clock(seconds: float) -> str:
+    whole = math.ceil(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def _is_live(console: Console) -> bool:
@@ -126,14 +154,28 @@ def _is_live(console: Console) -> bool:
 
 def _print(console: Console, text: str) -> None:
     """Print text as it is: prompts and paths contain brackets, and a log has no width."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    # when nobody reads a pipe any more, rich would end the run; from then on it is silent
+    with suppress(OSError, SystemExit):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Display(RichProgress):
+    """Goes silent when the terminal is closed: a run that stops for that still has to save."""
+
+    def refresh(self) -> None:
+        with suppress(OSError):
+            super().refresh()
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            super().stop()
 
 
 def _live_display(console: Console) -> RichProgress:
     """Return a display that draws only when told to: a refreshing thread would compete with the step."""
     # In 80 columns all numbers have to find room, so the name gives way.
     name_width = 24 if console.width >= 100 else 10
-    return RichProgress(
+    return _Display(
         TextColumn("{task.description}", markup=False, table_column=Column(max_width=name_width, no_wrap=True)),
         BarColumn(bar_width=None, table_column=Column(min_width=3, ratio=1)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -153,12 +195,13 @@ def _own_live_bar(console: Console, title: str, total: int) -> Iterator[Advance]
 @contextmanager
 def _live_bar(display: RichProgress, title: str, total: int, remove: bool = True) -> Iterator[Advance]:
     task = display.add_task(title, total=total, stats="")
-    due = 0.0
+    done, due, pace = 0.0, 0.0, _Pace(total)
 
-    def advance(count: int = 1) -> None:
-        nonlocal due
+    def advance(count: float = 1) -> None:
+        nonlocal done, due
+        done = round(done + count, 6)
         now = time.monotonic()
-        display.update(task, advance=count, refresh=now >= due)
+        display.update(task, completed=done, stats=pace.stats(now, done), refresh=now >= due)
         due = now + REFRESH_S if now >= due else due
 
     try:
@@ -171,17 +214,18 @@ def _live_bar(display: RichProgress, title: str, total: int, remove: bool = True
 
 @contextmanager
 def _plain_bar(console: Console, title: str, total: int) -> Iterator[Advance]:
-    done = 0
+    done, pace = 0.0, _Pace(total)
     begun = time.monotonic()
     due = begun + LINE_S
 
-    def advance(count: int = 1) -> None:
+    def advance(count: float = 1) -> None:
         nonlocal done, due
-        done += count
+        done = round(done + count, 6)
         now = time.monotonic()
+        stats = pace.stats(now, done)
         if now >= due and done < total:
-            _print(console, f"{title}: {done}/{total}")
+            _print(console, f"{title}: {f'{done:.1f}'.removesuffix('.0')}/{total} {stats}")
             due = now + LINE_S
 
     yield advance
-    _print(console, f"{title}: {done}/{total} in {time.monotonic() - begun:.1f} s")
+    _print(console, f"{title}: {int(done)}/{total} in {time.monotonic() - begun:.1f} s")

@@ -33,6 +33,11 @@ class Aims:
         self.companions = make_companions(options)
         denoisers = [trainable for trainable in self.trained if not trainable.is_text_encoder]
         self.experts = Experts(denoisers, options.switch_boundary_every)
+        if options.timestep_type == "next_sample" and any(expert.times[0] > 0 for expert in denoisers):
+            raise ValueError(
+                "train.timestep_type: next_sample trains where a step of the sampler leads, and from the times of the "
+                "expert for much noise that is to those of the other; choose another type, or train the other alone"
+            )
         self.live_texts = teaches != "nothing" or any(trainable.is_text_encoder for trainable in self.trained)
         for turn in range(len(denoisers)):
             self.at(turn * self.experts.every).times.check()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.config.embedded import EMBEDDED
-from toolkit.models.hub import HUB_FILE, HUB_SITES, Root
+from toolkit.models.hub import HUB_FILE, HUB_SITES, Root, is_reachable
 from toolkit.reporting.hub_upload import last_pictures
 from toolkit.reporting.licenses import license_of
 from toolkit.reporting.model_card import Base, ModelCard, Shown
@@ -81,7 +81,7 @@ def base_of(config: TrainerPlugin, ask: bool) -> Base:
         found = license_of(place if place.is_dir() else place.parent, None)
         return Base(place.name, None, found, "from the disk of whoever trained it")
     repository = repository_of(name)
-    return Base(repository or name, repository, license_of(None, repository, revision, ask))
+    return Base(repository or name, repository, license_of(None, repository, revision, ask and is_reachable()))
 
 
 def repository_of(name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from toolkit.config import checks, preflight
 from toolkit.config.plugins import ModelPlugin, NetworkPlugin, ProcessPlugin, Remarked, chosen
@@ -15,6 +15,9 @@ from toolkit.config.sections.train import TrainSection
 from toolkit.config.sections.values import Device
 from toolkit.config.sharing import why_not_shared
 
+ASKING = ("diff_output_preservation", "blank_prompt_preservation", "do_guidance_loss", "do_cfg", "do_random_cfg")
+"""Keys of `train` that ask the network about texts beside the captions, its companions."""
+
 
 class TrainerPlugin(ProcessPlugin):
     """A process that trains a network, or a model itself; `toolkit/trainer/session.py` does what these keys say."""
@@ -22,6 +25,8 @@ class TrainerPlugin(ProcessPlugin):
     jobs = ("extension", "train")
     shares_out = True
     trains = True
+    has_companions: ClassVar[bool] = False
+    """Whether its batches hold the texts of `Aims.companions`, as those of `toolkit/trainer/data.py` do."""
 
     training_folder: str = works(..., "Results go to `<training_folder>/<name>`.", min_length=1)
     device: Device = works("auto", "auto, cpu, mps, cuda, or one GPU such as `cuda:1`.")
@@ -46,19 +51,24 @@ class TrainerPlugin(ProcessPlugin):
         if self.trains_model:
             yield from checks.check_model(self.model, self.network)
             yield from checks.check_trained(self.train)
+        for key in ASKING if not self.has_companions else ():
+            if getattr(self.train, key):
+                text = f"needs other texts beside the captions, which {self.type} does not have; remove it"
+                yield ("train", key), text
         yield from checks.check_merging(self.train, self.model, self.network)
         if self.train.fsdp is True and (remark := why_not_shared(self.train, self.network, self.words)):
             yield remark
 
     def differences(self) -> Iterator[Remarked]:
         """What ai-toolkit would do otherwise."""
+        yield from checks.compare_model(self.model)
         yield from checks.compare_train(self.train, self.model)
         if self.train.embedding_lr is not None and self.words is None:
             yield ("train", "embedding_lr"), "has no effect: there is no embedding"
         if self.train.train_text_encoder and not self.trains_model:
             yield ("train", "train_text_encoder"), "has no effect: without a `network`, the new word alone is trained"
         if self.network is not None:
-            yield from checks.compare_network(self.network)
+            yield from checks.compare_network(self.network, self.model)
         yield from checks.compare_save(self.save, self.train)
         for key, sample in (("sample", self.sample), ("first_sample", self.first_sample)):
             if sample is not None:
@@ -107,10 +117,10 @@ class TrainerPlugin(ProcessPlugin):
         return self.train.batch_size * self.train.accumulate
 
     def card(self, job: Any) -> str:
-        """The model card, as far as it is known before."""
+        """The model card that would be uploaded, as far as it is known before."""
         from toolkit.trainer.card import make_card
 
-        return make_card(self, job)
+        return make_card(self, job) if self.save.push_to_hub else ""
 
     def plan_of_data(self) -> list[str]:
         """The lines of `plan` on what is trained with."""

@@ -17,6 +17,7 @@ class DataTrainerPlugin(TrainerPlugin):
         "trigger_word": "datasets.*.trigger_word",
         "train.cache_text_embeddings": "datasets.*.cache_text_embeddings",
     }
+    has_companions: ClassVar[bool] = True
     takes_pairs: ClassVar[bool] = False
     """Whether it trains on the pairs of `datasets[].unconditional_path`."""
 
@@ -44,10 +45,9 @@ class DataTrainerPlugin(TrainerPlugin):
 
     def plan_of_data(self) -> list[str]:
         """The data sets."""
-        counts = ["" if (count := _count(dataset)) is None else f"{count} pictures " for dataset in self.datasets]
         return [
-            f"data set: {dataset.folder} ({count}at {', '.join(map(str, dataset.resolutions))})"
-            for dataset, count in zip(self.datasets, counts, strict=True)
+            f"data set: {dataset.folder} ({_counted(dataset)}at {', '.join(map(str, dataset.resolutions))})"
+            for dataset in self.datasets
         ]
 
     def num_pictures(self) -> int:
@@ -61,8 +61,14 @@ class DataTrainerPlugin(TrainerPlugin):
 
 
 def _count(dataset: DatasetSection) -> int | None:
-    """How many pictures a folder has; None for lists and archives, which are counted when they are read."""
+    """How many pictures and videos a folder has; None for lists and archives, which are counted when they are read."""
     return sum(1 for _ in preflight.pictures(dataset.folder, dataset.endings)) if dataset.folder.is_dir() else None
+
+
+def _counted(dataset: DatasetSection) -> str:
+    """How many there are, in words; nothing where that is not known."""
+    count, kinds = _count(dataset), "pictures and videos" if dataset.has_video else "pictures"
+    return "" if count is None else f"{count} {kinds} "
 
 
 def _wrong_augmentations(datasets: Sequence[DatasetSection]) -> Iterator[Remarked]:

@@ -1,16 +1,18 @@
-"""The end of a run: the last lines on the terminal, the model card, the upload if one is wanted."""
+"""The end of a run: the last lines, the model card, the upload if one is wanted; and whether a run came to it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from toolkit.config.explain import to_yaml
 from toolkit.models.family import Family
 from toolkit.reporting.hub_upload import CARD, NotUploaded, upload
 from toolkit.reporting.model_card import write_card
 from toolkit.reporting.summary import summary
-from toolkit.run_folder import RunFolder
+from toolkit.run_folder import RunFolder, is_complete
 from toolkit.sampling.hook import SamplePictures
+from toolkit.sampling.picture_files import list_pictures
 from toolkit.sampling.prompts import SamplePrompt
 from toolkit.trainer.card import Outcome, make_card
 from toolkit.trainer.usage import pipeline_tag, shareable, usage_of
@@ -59,6 +61,23 @@ def finish(
     print(f"\nModel card: {card}{'' if is_written else ' (edited by hand, left as it is)'}", flush=True)
     if config.save.push_to_hub:
         _push(config, folder)
+
+
+def has_ended(config: TrainerPlugin, job: Job, folder: RunFolder, num_pictures: int) -> bool:
+    """Whether an earlier start of the same config came to its end, and all files of it are there still."""
+    train = config.train
+    if train.start_step is not None or train.force_first_sample or config.save.push_to_hub:
+        return False
+    saves = [save for save in folder.checkpoints() if save.step == train.steps]
+    files = [folder.state_path, *(folder.path / name for save in saves for name in save.files)]
+    samples = [picture for picture in list_pictures(folder.samples_dir) if picture.step == train.steps]
+    return (
+        any(save.final for save in saves)
+        and all(map(is_complete, files))
+        and len(samples) >= num_pictures
+        and (folder.path / CARD).is_file()
+        and folder.read_config() == to_yaml(job, config)
+    )
 
 
 def _push(config: TrainerPlugin, folder: RunFolder) -> None:

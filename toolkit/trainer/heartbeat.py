@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from statistics import median
 
 from torch import Tensor
 
 from toolkit.launch.record import Record
 from toolkit.reporting.device_memory import memory_in_use
+from toolkit.reporting.progress import Speed
 from toolkit.run_folder import RunFolder
 from toolkit.training.state import TrainState
 
@@ -23,10 +22,7 @@ class Heartbeat:
 
     def __init__(self, record: Record, folder: RunFolder, total: int, step: int) -> None:
         self.record, self.folder, self.total = record, folder, total
-        self._time, self._step = time.monotonic(), step
-        self._due = self._time
-        # of the last intervals, so that a pause for pictures does not count
-        self._paces: deque[float] = deque(maxlen=25)
+        self._step, self._due, self._speed = step, time.monotonic(), Speed()
         self._write()
 
     def after_step(self, state: TrainState, loss: Tensor) -> None:
@@ -34,8 +30,8 @@ class Heartbeat:
         now = time.monotonic()
         if now < self._due:
             return
-        self._paces.append((now - self._time) / (state.step - self._step))
-        self._time, self._step, self._due = now, state.step, now + EVERY_S
+        self._speed.mark(now, state.step)
+        self._step, self._due = state.step, now + EVERY_S
         self._write()
 
     def end(self, step: int, stopped: str) -> None:
@@ -48,11 +44,10 @@ class Heartbeat:
         checkpoint = None
         with suppress(ValueError, OSError):  # what is wrong with the manifest is told by the next save
             checkpoint = max((saved.step for saved in self.folder.checkpoints()), default=None)
-        pace = median(self._paces) if self._paces else None
         self.record.note(
             step=self._step,
             total=self.total,
-            seconds_per_step=pace,
+            seconds_per_step=self._speed.seconds_per_step,
             checkpoint=checkpoint,
             memory_bytes=memory_in_use(),
         )

@@ -78,8 +78,5 @@ def _merged_before(path: str, experts: Sequence[Trainable]) -> list[Added]:
 
 
 def _places(trained: tuple[Trainable, ...]) -> dict[str, str | None]:
-    """Suffix of a network's file -> the expert that it is for, where there are several."""
-    files = dict.fromkeys(one.file for one in trained)
-    if len(files) == 1:
-        return dict.fromkeys(files)
-    return {one.file: one.part for one in trained if not one.is_text_encoder}
+    """Suffix of a network's file -> the expert that it is for; the only file of a model has no suffix."""
+    return {one.file: one.part if one.file else None for one in trained}

@@ -93,7 +93,7 @@ class Pictures:
 
         def tell(step: int, paths: list[Path]) -> None:
             loggers.images(step, paths)
-            progress.note(f"{len(paths)} picture{'s' * (len(paths) != 1)} at step {step}: {self.folder.samples_dir}")
+            progress.note(f"{len(paths)} sample{'s' * (len(paths) != 1)} at step {step}: {self.folder.samples_dir}")
 
         return SamplePictures(
             self.family,

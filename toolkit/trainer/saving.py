@@ -27,7 +27,7 @@ def write_down(config: TrainerPlugin, job: Job, folder: RunFolder) -> str:
     """Write the resolved config and what the run runs on; returns the hash of the former."""
     text = to_yaml(job, config)
     folder.write_config(text)
-    folder.write_versions(versions())
+    folder.write_versions(versions(job.extensions))
     return text_hash(text)
 
 

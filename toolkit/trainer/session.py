@@ -25,7 +25,7 @@ from toolkit.reporting.progress import Progress
 from toolkit.run_folder import RunFolder
 from toolkit.trainer.aims import Aims
 from toolkit.trainer.config import TrainerPlugin
-from toolkit.trainer.ending import finish
+from toolkit.trainer.ending import finish, has_ended
 from toolkit.trainer.frozen import Frozen
 from toolkit.trainer.heartbeat import Heartbeat, recording
 from toolkit.trainer.pictures import Pictures
@@ -67,7 +67,7 @@ def open_session(config: TrainerPlugin, job: Job) -> Iterator[Session]:
 
 
 class Session:
-    """What a run is made of. The order of use: `encode` what is needed, `load`, `train`."""
+    """What a run is made of. The order of use, unless it `is_done`: `encode` what is needed, `load`, `train`."""
 
     state: TrainState
     loggers: Loggers
@@ -95,6 +95,16 @@ class Session:
         self.aims = Aims(options, self.family.facts, teaches(config))
         self.frozen = Frozen(config.model, self.family)
         self.pictures = Pictures(config, self.family, self.context, folder, job.name)
+
+    def is_done(self) -> bool:
+        """Whether an earlier start has left nothing to do; says so. Then nothing needs to be loaded."""
+        total = self.config.train.steps
+        if not self.context.of_first(lambda: has_ended(self.config, self.job, self.folder, len(self.pictures.prompts))):
+            return False
+        if self.record:
+            self.record.note(state="done", step=total, total=total)
+            print(f"all {total} steps were done before, in {self.folder.path}; a higher train.steps goes on from there")
+        return True
 
     def row_cache(self, name: str, on_disk: bool = True) -> RowCache:
         """The rows of that name in the cache of the run, or in memory alone."""
@@ -127,7 +137,7 @@ class Session:
 
         `text_row` knows the prompts of `pictures.texts`; `hooks` come after those that log and save.
         """
-        config, state = self.config, self.state
+        config, state, first = self.config, self.state, self.state.step
         stop = self.stack.enter_context(StopFlag())
         shared = is_shared(state.params[0])
         if not (self.context.is_first or shared):
@@ -142,7 +152,7 @@ class Session:
         self.pictures.prepare(text_row, self.loggers, self.progress, self.frozen.sampling)
         sample = self.pictures.during
         pace = Pace(config.performance_log_every, self.progress.note) if config.performance_log_every else None
-        log = LogLoss(reader, self.progress.update, self.loggers.log, config.logging.log_every)
+        log = LogLoss(reader, self.progress.update, self.loggers.log, config.logging.log_every, config.train.steps)
         beat = Heartbeat(self.record, self.folder, config.train.steps, state.step) if self.record else None
         files = StopFiles(self.folder.path, stop, None if shared else save.save) if self.context.is_first else None
         after: list[Hook] = [log, save, *hooks, *(hook for hook in (sample, pace, beat, files) if hook)]
@@ -159,7 +169,7 @@ class Session:
                 beat.end(state.step, stopped)
             return stopped
         if sample:
-            sample.make(state)
+            sample.make_last(state, first)
         if beat:
             seconds = time.monotonic() - self.begin
             finish(config, self.job, folder, self.family, state, seconds, sample)
@@ -168,7 +178,7 @@ class Session:
 
     def _follow(self, batches: Batches, losses: Losses, text_row: TextRow, stop: StopFlag) -> str:
         """The same on another rank than the first, which takes part in the steps and in making pictures."""
-        state, total = self.state, self.config.train.steps
+        state, total, first = self.state, self.config.train.steps, self.state.step
         self.pictures.prepare(text_row, self.loggers, self.progress, self.frozen.sampling)
         sample = self.pictures.during
         self.pictures.make_first(state)
@@ -176,7 +186,7 @@ class Session:
         if state.step < total:
             return f"rank {self.context.rank} stopped at step {state.step}"
         if sample:
-            sample.make(state)
+            sample.make_last(state, first)
         return ""
 
     def steps(

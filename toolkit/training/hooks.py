@@ -33,16 +33,18 @@ Log = Callable[[int, Mapping[str, float]], None]
 
 
 class LogLoss:
-    """Shows every step, and logs the mean loss of every `every` steps."""
+    """Shows every step, and logs the mean loss of every `every` steps, and that of those left at the end."""
 
-    def __init__(self, reader: LossReader, show: Callable[[int, float, float], None], log: Log, every: int) -> None:
-        self.reader, self.show, self.log, self.every = reader, show, log, every
+    def __init__(
+        self, reader: LossReader, show: Callable[[int, float, float], None], log: Log, every: int, total: int
+    ) -> None:
+        self.reader, self.show, self.log, self.every, self.total = reader, show, log, every, total
         self._losses: list[float] = []
 
     def after_step(self, state: TrainState, loss: Tensor) -> None:
         """Read the losses that the device has finished; wait for them only when a line is due."""
         self.reader.push(state.step, loss)
-        is_due = state.step % self.every == 0
+        is_due = state.step % self.every == 0 or state.step == self.total
         values = self.reader.read(wait=is_due)
         self._losses += [value for _, value in values]
         rates = learning_rates(state.optimizer)

@@ -55,7 +55,7 @@ class PictureRows:
         self.condition_parts = family.needs.get("encode_condition", ()) if takes_references else ()
         self.has_references = any(items.references is not None for items in data.datasets)
         self._encoder = key_for(vae=makers(family, family.needs["encode_image"]), dtype=str(context.dtype))
-        self._encoders = [*makers(family, self.condition_parts), options]
+        self._encoders = [*(makers(family, self.condition_parts) if takes_references else ()), options]
 
     def version(self, item: Item, epoch: int) -> int:
         """Which epoch decides what is random about an item in this one."""

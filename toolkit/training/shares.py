@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from toolkit.context import Context
-from toolkit.training.stop import StopFlag
+from toolkit.training.stop import StopFlag, Stopping
 
 T = TypeVar("T")
 News = TypeVar("News")
@@ -60,11 +60,16 @@ class Shares(Generic[T, News]):
     def in_batches(
         self: Shares[T, int], batches: Iterable[Sequence[T]], do: Callable[[Sequence[T]], None], stop: StopFlag
     ) -> Iterator[int]:
-        """Do batches of the own things until asked to stop, then wait for the others; gives how many more are done."""
+        """Do batches of the own things until asked to stop, then wait for the others; gives how many more are done.
+
+        One that `do` leaves in the middle, by `stop.check`, is not done.
+        """
         for batch in batches:
-            if stop.requested:
+            try:
+                stop.check()
+                do(batch)
+            except Stopping:
                 break
-            do(batch)
             yield from self.tell(len(batch), len(batch))
         yield from self.rest()
 

@@ -100,12 +100,15 @@ def test_without_a_cache_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert aitk("ls", "--cache", tmp_path / "none") == 2 and "is no folder" in capsys.readouterr().err
 
 
-def test_several_caches_are_all_listed_and_none_is_pruned(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(root.parent / "deep" / ".aitk_cache" / "text", 0, 1)
+def test_several_caches_are_all_listed_and_pruned_together(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = used(fill(root.parent / "deep" / ".aitk_cache" / "text", 0, 1), 9)
     assert aitk("ls") == 0
     assert capsys.readouterr().out.count(".aitk_cache: ") == 2
-    assert aitk("prune", "--max-size", "0") == 2
-    assert "say which one with --cache" in capsys.readouterr().err and len(list(root.rglob("*.safetensors"))) == 5
+    assert aitk("ls", "--json") == 0
+    total = sum(listed["bytes"] for listed in json.loads(capsys.readouterr().out))
+    assert aitk("prune", "--max-size", f"{(total - 1) / 1000:.3f}kB") == 0
+    assert "deleted 1" in capsys.readouterr().out and not other.exists()
+    assert len(list(root.rglob("*.safetensors"))) == 5
 
 
 def test_verify_names_what_is_damaged_and_deletes_it_only_if_told(

@@ -37,6 +37,16 @@ def test_captions_a_folder_with_a_tiny_blip(pictures: Path, tmp_path: Path, caps
     assert "0 to caption" in capsys.readouterr().out
 
 
+def test_a_model_that_cannot_be_fetched_is_named_with_its_key(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", "nobody/no-such-captioner", "--output", str(tmp_path / "output"), "--device", "cpu"]
+    assert run_command_line(["caption", str(pictures), *options]) == 2
+    said = capsys.readouterr().err
+    assert "caption.model_name_or_path: nobody/no-such-captioner: config.json is not in the cache" in said
+    assert "run `hf download nobody/no-such-captioner` where" in said and "model.name_or_path" not in said
+
+
 def test_dry_run_loads_no_model(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["caption", str(pictures), "--dry-run", "--output", str(tmp_path / "output")]) == 0
     out = capsys.readouterr().out

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from toolkit.cli.app import run_command_line
+from toolkit.launch.record import Record
 from toolkit.launch.sweep import Run, SweepFolder, record
 from toolkit.reporting.metrics import MetricsFile
 
@@ -43,6 +44,12 @@ def make_run(folder: Path, losses: list[float], state: str = "done", **values: o
     metrics.close()
     record(folder, state, text)
     return folder
+
+
+def test_without_metrics_the_steps_are_those_that_were_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make_run(tmp_path / name, []) for name in ("a", "b")]
+    Record(runs[1]).note(state="done", step=7, total=7)
+    assert [row["steps"] for row in compared(capsys, *map(str, runs))] == [None, 7]
 
 
 def compared(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:

@@ -142,6 +142,14 @@ sys.exit("torch" in sys.modules or "transformers" in sys.modules)
     assert "\x1b" not in done.stdout
 
 
+def test_names_that_the_terminal_cannot_show_end_nothing(folder: Path) -> None:
+    (folder / "\u03b1.png").write_bytes(b"no picture")
+    code = f"import run; print('\\udcff', run.start(['dataset', 'inspect', '--no-pixels', {str(folder)!r}]))"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert "\\u03b1.png: not an image" in done.stdout and "\\udcff 0" in done.stdout, done.stderr
+
+
 def test_all_commands_of_the_group_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert aitk("--help") == 0
     out = capsys.readouterr().out

@@ -73,6 +73,8 @@ TINY = ["builtin:tiny-flux", "a cat"]
             r"MODEL: datasets has no model_index.json, which would say what it is; name its family",
         ),
         ([*TINY, "--arch", "fluks"], "--arch: no arch is named 'fluks'; did you mean 'flux'"),
+        ([*TINY, "--arch", "wan21"], "--arch: builtin:tiny-flux is of the family flux, not wan21"),
+        ([*TINY, "--out", "/proc/out"], "--out: /proc cannot be written to"),
         ([*TINY, "--lora", "nope.safetensors:0.8"], "--lora: there is no file nope.safetensors"),
         ([*TINY, "--compare", "0,1"], "--compare: compares weights of LoRAs, but there is none"),
         ([*TINY, "--compare", "0,x"], "--compare: must be numbers"),
@@ -94,3 +96,5 @@ def test_mistakes_are_told_in_the_words_of_the_command(
 def test_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["generate", *TINY, "two dogs", "--num", "3", "--dry-run"]) == 0
     assert "pictures: 6 (2 prompts x 3 repeats)" in capsys.readouterr().out
+    assert run_command_line(["generate", *TINY, "a dog --width 9", "--arch", "flux_kontext", "--dry-run"]) == 0
+    assert "prompt 2: --width is no flag and stays in the prompt; --w is one" in capsys.readouterr().out

@@ -95,7 +95,16 @@ def test_inspect_imports_no_torch(flux_lora: Path) -> None:
     assert "8 layers" in result.stdout
 
 
-@pytest.mark.parametrize("content", [b"", b"no", b"\x02\0\0\0\0\0\0\0{}"[:-1], b"\x05\0\0\0\0\0\0\0[1,2]"])
+NO_OFFSETS = b'{"a.alpha":{"dtype":"F32","shape":[]}}'
+NO_DTYPE = b'{"a.alpha":{"shape":[],"data_offsets":[0,4]}}'
+ODD_HEADER = b'{"__metadata__":["x"]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no", b"\x02\0\0\0\0\0\0\0{}"[:-1], b"\x05\0\0\0\0\0\0\0[1,2]"]
+    + [len(text).to_bytes(8, "little") + text for text in (NO_OFFSETS, NO_DTYPE, ODD_HEADER)],
+)
 @pytest.mark.parametrize("command", [("inspect",), ("convert", "--to", "kohya")])
 def test_a_file_that_is_none_is_an_error_in_one_line(
     tmp_path: Path, content: bytes, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
@@ -103,7 +112,8 @@ def test_a_file_that_is_none_is_an_error_in_one_line(
     (tmp_path / "bad.safetensors").write_bytes(content)
     assert aitk("lora", *command, tmp_path / "bad.safetensors") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path / 'bad.safetensors'} is not a readable safetensors file")
+    assert line.startswith(f"{tmp_path / 'bad.safetensors'} is not a readable safetensors file: ")
+    assert len(line.split("safetensors file: ")[1].split()) > 2 and "buffer" not in line
     assert aitk("lora", *command, tmp_path / "none.safetensors") == 2
     assert "none.safetensors: No such file" in capsys.readouterr().err
 
@@ -124,6 +134,41 @@ def test_convert_there_and_back_keeps_weights_and_header(flux_lora: Path, capsys
     first, second = load_file(flux_lora), load_file(back)
     assert set(first) == set(second)
     assert all(torch.equal(first[key], second[key]) and second[key].dtype == torch.bfloat16 for key in first)
+
+
+def test_convert_writes_no_numbers_that_are_none_and_8_bits_as_16(
+    flux_lora: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, few, out = (flux_lora.with_name(f"{name}.safetensors") for name in ("bad", "few", "out"))
+    arguments = ("--to", "diffusers", "--arch", "flux", "-o", out)
+    save_file({}, bad)
+    assert aitk("lora", "convert", bad, *arguments) == 2
+    assert f"{bad}: no layer of a network is in it" in capsys.readouterr().err
+    save_file({**load_file(flux_lora), f"{DOUBLE.format(0, 'to_q')}.alpha": torch.tensor(float("nan"))}, bad)
+    assert aitk("lora", "convert", bad, *arguments) == 2
+    assert "holds NaN or infinite numbers" in capsys.readouterr().err and not out.exists()
+    tensors = {key: tensor.to(torch.float8_e4m3fn) for key, tensor in load_file(flux_lora).items()}
+    save_file(tensors, few)
+    assert aitk("lora", "convert", few, *arguments) == 0
+    found = load_file(out)
+    assert all(found[key].dtype == torch.float16 and torch.equal(found[key], tensors[key].half()) for key in tensors)
+
+
+def test_of_a_file_for_two_experts_one_is_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layer, both = "blocks.0.self_attn.q", tmp_path / "both.safetensors"
+    keys = {f"diffusion_model.transformer_{n}.{layer}.lora_{side}.weight": n for n in (1, 2) for side in "AB"}
+    save_file({key: torch.full((2, 2), float(n)) for key, n in keys.items()}, both)
+    assert aitk("lora", "inspect", both) == 0
+    assert "wan22_14b" in capsys.readouterr().out
+    convert = ("convert", both, "--to", "diffusers", "--arch", "wan22_14b", "--force")
+    assert aitk("lora", *convert) == 2
+    assert f"{both}: it holds two experts" in capsys.readouterr().err
+    for n, part in ((1, "transformer"), (2, "transformer_2")):
+        assert aitk("lora", *convert, "--part", part) == 0
+        found = load_file(tmp_path / "both_diffusers.safetensors")
+        assert {key: tensor.unique().item() for key, tensor in found.items()} == {
+            f"transformer.blocks.0.attn1.to_q.lora_{side}.weight": n for side in "AB"
+        }
 
 
 def test_convert_multiplies_alpha_in_and_keeps_text_encoders(tmp_path: Path) -> None:

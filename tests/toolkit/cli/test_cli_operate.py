@@ -115,9 +115,9 @@ def test_run_that_is_not_there_is_named(here: Path) -> None:
         "sweep/10",
     ]
     with pytest.raises(NoSuchRun, match="did you mean mochi"):
-        named_run("mocho", Queue())
+        named_run("mocho")
     with pytest.raises(NoSuchRun, match="sweep holds 3 runs"):
-        named_run("sweep", Queue())
+        named_run("sweep")
 
 
 def test_background_is_for_this_machine(here: Path) -> None:

@@ -120,7 +120,8 @@ def test_ctrl_c_where_no_process_handles_it_ends_with_130(here: Path) -> None:
 
 
 def test_env_file_is_read_and_the_environment_wins(here: Path) -> None:
-    (here / ".env").write_text("# settings\nexport FROM_FILE='a # b'  # c\nFROM_BOTH=file\n", encoding="utf-8")
+    text = "# \u00e9\nexport FROM_FILE='a # b'  # c\nFROM_BOTH=file\n"
+    (here / ".env").write_text(text, encoding="latin-1")
     result = run(here, write_job(here, "a", "env"), FROM_BOTH="shell")
     assert "a # b shell" in result.stdout
 

@@ -39,6 +39,23 @@ def test_all_go_well_and_only_the_first_is_heard(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().out == "0"
 
 
+def test_the_port_where_they_meet_is_kept_for_the_first() -> None:
+    body = """
+import socket
+address = ("127.0.0.1", int(os.environ["MASTER_PORT"]))
+with socket.socket() as other, socket.socket() as own:
+    try:
+        other.bind(address)
+    except OSError:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own.bind(address)
+        own.listen()
+    else:
+        end(3)
+"""
+    assert ranks(body, 1) == 0
+
+
 def test_the_error_of_another_rank_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
     code = ranks(f"time.sleep(0.2 * (rank == 0)); end(3, 'no memory') if rank else end({LOST_PEERS})")
     assert code == 3
@@ -63,7 +80,7 @@ def test_a_rank_that_is_killed_ends_one_that_hangs(
     monkeypatch.setattr(local, "GRACE_S", 0.3)
     begin = time.monotonic()
     assert ranks(f"os.kill(os.getpid(), 9) if rank == {killed} else time.sleep(60)") == 1
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 50
     assert capfd.readouterr().err == f"rank {killed} was killed by signal 9\n"
 
 
@@ -100,7 +117,7 @@ sys.exit(run_ranks([sys.executable, "-S", "-c", {HEAD + body!r}], 2, os.environ)
     )
     wait_for(tmp_path, "ready", launcher)
     os.killpg(launcher.pid, number)
-    assert launcher.wait(20) == 130
+    assert launcher.wait(60) == 130
     expected = signal.SIGTERM if number == signal.SIGHUP else number
     assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == [repr([int(expected)])] * 2
 
@@ -115,10 +132,12 @@ sys.exit(run_ranks([sys.executable, "-S", "-c", body], 2, os.environ))
     launcher = subprocess.Popen(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
     )
+    end = time.monotonic() + 60
     while not (tmp_path / "ready").exists() or (tmp_path / "ready").stat().st_size < 2:
+        assert time.monotonic() < end and launcher.poll() is None
         time.sleep(0.02)
     launcher.terminate()
-    assert launcher.communicate(timeout=20)[1] == b"" and launcher.returncode == 130
+    assert launcher.communicate(timeout=60)[1] == b"" and launcher.returncode == 130
 
 
 def test_ranks_are_stopped_when_their_launcher_is_killed(tmp_path: Path) -> None:
@@ -154,7 +173,7 @@ def test_processes_of_a_cluster_have_no_launcher_to_watch() -> None:
 
 def wait_for(folder: Path, name: str, process: subprocess.Popen[bytes] | None = None) -> None:
     """Wait until both ranks have written a file of this name, while `process` is there."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not all((folder / f"{name}{rank}").exists() for rank in range(2)):
         assert time.monotonic() < end and (process is None or process.poll() is None)
         time.sleep(0.02)
@@ -164,6 +183,8 @@ def test_lost_connections_are_told_from_other_errors() -> None:
     many, closed = {"WORLD_SIZE": "2"}, RuntimeError("[/x/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     assert lost_peers(closed, many) and not lost_peers(closed, {})
     assert not lost_peers(RuntimeError("shape mismatch"), many)
+    in_use = "port: 20001, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use"
+    assert not lost_peers(type("DistNetworkError", (RuntimeError,), {})(in_use), many), "nobody else would tell it"
     try:
         raise ValueError("step 3") from closed
     except ValueError as error:

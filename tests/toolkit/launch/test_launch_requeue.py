@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.launch.environment import cluster_ranks, lacks_gpus
-from toolkit.launch.requeue import TEMPORARY, note_start, why_not
+from toolkit.launch.requeue import TEMPORARY, note_start, progress, why_not
 from toolkit.launch.save_time import SaveTime, longest_save, save_time
 from toolkit.launch.slurm import SlurmError, own_job, start_estimate, submit, submitted
 from toolkit.run_folder import RunFolder
@@ -30,7 +30,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     programs.mkdir()
     run = tmp_path / "output" / "run"
     (run / "slurm").mkdir(parents=True)
-    for name, answer in (("scontrol", 'if [ "$1" = show ]; then cat "$0.state"; fi'), ("sbatch", "echo 99")):
+    for name, answer in (("scontrol", 'if [ "$1" = show ]; then cat "$0.state"; exit 0; fi'), ("sbatch", "echo 99")):
         (programs / name).write_text(f'#!/bin/bash\necho "$@" >> {programs}/asked\n{answer}\nexit $(cat "$0.code")\n')
         (programs / name).chmod(0o755)
         (programs / f"{name}.code").write_text("0")
@@ -101,6 +101,15 @@ def test_pictures_and_captions_are_progress_too(env: dict[str, str], tmp_path: P
     assert why_not(env).startswith("this start made no progress")
     (made / "1.png").write_bytes(b"2")
     assert why_not(env) == ""
+
+
+def test_folders_may_have_colons_in_their_names(env: dict[str, str], tmp_path: Path) -> None:
+    runs = [tmp_path / "output" / name for name in ("a:1", "b")]
+    env["AITK_PROGRESS"] = "\n".join(map(str, runs))
+    note_start(env)
+    for run in runs:
+        RunFolder(run, run.name).record(5, [])
+    assert progress(env)["steps"] == [5, 5] and why_not(env) == ""
 
 
 def test_work_whose_progress_is_not_known_may_go_on(env: dict[str, str]) -> None:
@@ -185,6 +194,15 @@ def test_programs_that_belong_to_no_cluster_are_told(env: dict[str, str]) -> Non
     for ask in (submit, start_estimate, lambda script: submitted(script).__enter__()):
         with pytest.raises(SlurmError, match=f"{said}; is this a login node of the cluster"):
             ask(script)
+
+
+def test_what_a_site_says_before_the_id_is_no_refusal(env: dict[str, str]) -> None:
+    (programs(env) / "sbatch").write_text(
+        "#!/bin/bash\necho 'sbatch: your group has 12 hours left' >&2\necho '4711;here'\nexit 3\n"
+    )
+    assert submit(Path(env["AITK_SCRIPT"])) == "4711"
+    with submitted(Path(env["AITK_SCRIPT"])) as (job_id, wait):
+        assert (job_id, wait()) == ("4711", 3)
 
 
 def test_slurm_names_the_ranks(env: dict[str, str]) -> None:

@@ -91,7 +91,7 @@ def test_job_at_work_is_asked_to_save_and_a_deaf_one_is_ended(slurm: None, tmp_p
     found = seen(tmp_path / "run")
     assert (found.state, found.seconds_left) == ("running", 10)
     assert table([found])[1].split()[1:5] == ["running", "5/10", "2.00", "0:00:10"]
-    assert named_run(job_id, Queue()) == tmp_path / "run", "found by the log that SLURM writes"
+    assert named_run(job_id) == tmp_path / "run", "found by the log that SLURM writes"
 
     time.sleep(1)  # until the step of the job is there to hear
     assert stop(found).startswith(f"SLURM job {job_id} was told to save and stop at step 5")

@@ -82,6 +82,9 @@ def test_hub_offline_gated_and_missing(tmp_path: Path) -> None:
     offline = failure(lambda: snapshot_download("a/b", local_files_only=True, cache_dir=tmp_path))
     sentence = explain(offline, context)
     assert sentence is not None and "cannot be reached" in sentence and "model.name_or_path" in sentence
+    told = ValueError("model.lora_path: a/b is not in the cache")
+    told.__cause__ = offline
+    assert explain(told, context) is None
     # Made without the response of the server, whose class depends on the version of huggingface_hub.
     gated = explain(GatedRepoError.__new__(GatedRepoError), context)
     assert gated is not None and "FLUX.1-dev is gated" in gated and "HF_TOKEN" in gated

@@ -42,11 +42,11 @@ def names(folder: RunFolder) -> list[str]:
     return sorted(path.name for path in folder.path.glob("*.safetensors"))
 
 
-def test_a_line_is_logged_every_n_steps_and_every_step_is_shown(line: Line) -> None:
+def test_a_line_is_logged_every_n_steps_and_at_the_end_and_every_step_is_shown(line: Line) -> None:
     shown: list[int] = []
     logged: list[tuple[int, Mapping[str, float]]] = []
     hook = LogLoss(
-        LossReader(CPU), lambda step, *_: shown.append(step), lambda step, row: logged.append((step, row)), 2
+        LossReader(CPU), lambda step, *_: shown.append(step), lambda step, row: logged.append((step, row)), 2, 5
     )
     state = line(lr=0.25)
     for step, loss in enumerate([1.0, 3.0, 5.0, 6.0, 100.0], start=1):
@@ -54,7 +54,7 @@ def test_a_line_is_logged_every_n_steps_and_every_step_is_shown(line: Line) -> N
         hook.after_step(state, torch.tensor(loss))
     assert shown == [1, 2, 3, 4, 5]
     wanted = {"learning_rate": 0.25, "epoch": 0}
-    assert logged == [(2, {"loss/loss": 2.0, **wanted}), (4, {"loss/loss": 5.5, **wanted})]
+    assert logged == [(step, {"loss/loss": mean, **wanted}) for step, mean in ((2, 2.0), (4, 5.5), (5, 100.0))]
 
 
 def test_groups_with_a_rate_of_their_own_are_logged_by_name(line: Line) -> None:
@@ -69,7 +69,7 @@ def test_an_optimizer_without_a_rate_is_logged_as_nan(line: Line) -> None:
     rates: list[float] = []
     state = line()
     state.optimizer.param_groups[0]["lr"] = None
-    hook = LogLoss(LossReader(CPU), lambda *_: None, lambda step, row: rates.append(row["learning_rate"]), 1)
+    hook = LogLoss(LossReader(CPU), lambda *_: None, lambda step, row: rates.append(row["learning_rate"]), 1, 1)
     steps(hook, state, 1)
     assert math.isnan(rates[0])
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from toolkit.launch.environment import rank_variables
-from toolkit.launch.local import free_port
+from toolkit.launch.local import kept_port
 
 ROOT = Path(__file__).resolve().parents[3]
 RANK = """
@@ -101,19 +101,19 @@ Results = dict[Case, list[Any]]
 
 def run(folder: Path, world: int, cases: Sequence[Case]) -> Results:
     """All cases one after another in the same processes."""
-    port = free_port()
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, json.dumps(cases)],
-            env={**env, **rank_variables(rank, world, "127.0.0.1", port)},
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    with kept_port() as port:
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", RANK, json.dumps(cases)],
+                env={**env, **rank_variables(rank, world, "127.0.0.1", port)},
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        said = [rank.communicate(timeout=240)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * world
     found = [json.loads(text.splitlines()[-1]) for text in said]
     return {case: [each[number] for each in found] for number, case in enumerate(cases)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -14,12 +16,9 @@ from toolkit.training.stop import StopFlag
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
-import importlib.util, os, signal, sys, time
-# the file alone: the package would import torch
-spec = importlib.util.spec_from_file_location("stop", "toolkit/training/stop.py")
-stop = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stop)
-with stop.StopFlag(lambda text: print("told", flush=True)) as flag:
+import sys, time
+from toolkit.training.stop import StopFlag
+with StopFlag(lambda text: print("told", flush=True)) as flag:
     print("ready", flush=True)
     for line in sys.stdin:
         time.sleep(0.05)
@@ -52,6 +51,50 @@ class Child:
     def end(self) -> tuple[str, int]:
         output, _ = self.process.communicate(timeout=20)
         return output, self.process.returncode
+
+
+AT_TERMINAL = """
+import fcntl, sys, termios, time
+from toolkit.reporting.progress import Progress
+from toolkit.training.stop import StopFlag
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+with StopFlag() as flag, Progress(1000) as progress:
+    for step in range(1, 1000):
+        progress.update(step, 1.0, 1e-4)
+        time.sleep(0.02)
+        if flag.requested:
+            break
+    progress.update(1000, 1.0, 1e-4)
+    progress.note("saved")
+open(sys.argv[1], "w").write("stopped" if flag.requested else "not asked to stop")
+"""
+
+
+def test_a_closed_terminal_is_like_sigterm(tmp_path: Path):
+    leader, follower = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", AT_TERMINAL, str(tmp_path / "said")],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm"},
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    assert os.read(leader, 1)
+    os.close(leader)
+    assert child.wait(60) == 0 and (tmp_path / "said").read_text() == "stopped"
+
+
+def test_nohup_is_obeyed():
+    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopFlag() as flag:
+            signal.raise_signal(signal.SIGHUP)
+            assert not flag.requested
+    finally:
+        signal.signal(signal.SIGHUP, kept)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -88,9 +131,10 @@ def test_handlers_come_back():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_stream_that_is_busy_does_not_break_the_run():
+@pytest.mark.parametrize("error", [RuntimeError("reentrant call inside <_io.BufferedWriter>"), BrokenPipeError()])
+def test_a_stream_that_is_busy_or_gone_does_not_break_the_run(error: Exception):
     def tell(text: str) -> None:
-        raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+        raise error
 
     with StopFlag(tell) as flag:
         signal.raise_signal(signal.SIGTERM)
