@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from toolkit.config.plugins import CaptionerPlugin, ProcessPlugin, Remarked, WritingCaptioner, chosen
-from toolkit.config.preflight import HUB_NAME
+from toolkit.config.preflight import HUB_NAME, why_not_written
 from toolkit.config.section import idle, works
 from toolkit.config.sections.values import Device
 
@@ -135,7 +135,9 @@ class WriteCaptions(ProcessPlugin):
     sqlite_db_path: str | None = idle(None, "there is no database; runs are files", ui="./aitk_db.db")
 
     def preflight(self) -> Iterator[Remarked]:
-        """Pictures or a model that are not there."""
+        """Pictures or a model that are not there, a folder that cannot be."""
+        if text := why_not_written(Path(self.training_folder).expanduser()):
+            yield ("training_folder",), text
         place, name = self.caption.location, self.caption.model_name_or_path
         if not place.exists():
             yield ("caption", "path_to_caption"), f"there is no file or folder {place}"

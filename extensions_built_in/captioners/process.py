@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from extensions_built_in.captioners.display import Display
 from extensions_built_in.captioners.listing import list_pictures, open_captions
 from jobs import Stopped
 from toolkit.captioning.captioner import Captioner, Subject
@@ -28,6 +27,7 @@ from toolkit.config import to_yaml
 from toolkit.context import Context, make_context
 from toolkit.data.pictures.image import BrokenImage
 from toolkit.reporting.failures import RunFailed
+from toolkit.reporting.progress import Advance, bar
 from toolkit.reporting.versions import versions
 from toolkit.run_folder import RunFolder
 from toolkit.training.shares import Shares
@@ -82,7 +82,7 @@ class CaptionProcess:
     def _begin(self) -> tuple[Path, list[Path], Captions]:
         """The folder, the pictures to caption, and where captions go; the first rank looks for all."""
         self.folder.write_config(to_yaml(self.job, self.config))
-        self.folder.write_versions(versions())
+        self.folder.write_versions(versions(self.job.extensions))
         captions = open_captions(self.section)
         settings = self._settings()
         done = self.log.unfinished(settings) if self.section.recaption else set()
@@ -96,18 +96,18 @@ class CaptionProcess:
 
     def _caption(self, context: Context) -> None:
         """This rank's part, and what the first has to do for the others."""
-        with Display(self.shares.total) as display, StopFlag(_say_stopping) as stop:
+        with bar("captions", self.shares.total) as advance, StopFlag(_say_stopping) as stop:
             if self.shares.own:
-                self._describe(self.section.build(context), display, stop)
+                self._describe(self.section.build(context), advance, stop)
             for outcome in self.shares.rest():
-                self._record(outcome, display)
+                self._record(outcome, advance)
 
-    def _describe(self, captioner: Captioner, display: Display, stop: StopFlag) -> None:
-        for batch in self._batches(display, stop):
+    def _describe(self, captioner: Captioner, advance: Advance, stop: StopFlag) -> None:
+        for batch in self._batches(advance, stop):
             begin = time.monotonic()
             texts = self._texts(captioner, [self._subject(*pair) for pair in batch])
             seconds = (time.monotonic() - begin) / len(batch)
-            self._tell(self._written([path for path, _ in batch], texts, seconds), display)
+            self._tell(self._written([path for path, _ in batch], texts, seconds), advance)
             if stop.requested:
                 return
 
@@ -121,7 +121,7 @@ class CaptionProcess:
         if self.shares.total and not self.counts[WRITTEN]:
             raise ValueError(f"no caption could be written ({self._summary()}); the last reason: {self.reason}")
 
-    def _batches(self, display: Display, stop: StopFlag) -> Iterator[list[tuple[Path, Image.Image]]]:
+    def _batches(self, advance: Advance, stop: StopFlag) -> Iterator[list[tuple[Path, Image.Image]]]:
         """Pictures that could be opened; the others are named and logged."""
         section = self.section
         batch: list[tuple[Path, Image.Image]] = []
@@ -130,7 +130,7 @@ class CaptionProcess:
             if stop.requested:
                 return
             if isinstance(image, BrokenImage):
-                self._tell(Outcome([self._entry(path, FAILED, reason=image.reason)]), display)
+                self._tell(Outcome([self._entry(path, FAILED, reason=image.reason)]), advance)
                 continue
             batch.append((path, image))
             if len(batch) == section.batch_size:
@@ -182,11 +182,11 @@ class CaptionProcess:
         captions.write(made)
         return Outcome(entries)
 
-    def _tell(self, outcome: Outcome, display: Display) -> None:
+    def _tell(self, outcome: Outcome, advance: Advance) -> None:
         for told in self.shares.tell(len(outcome.entries), outcome):
-            self._record(told, display)
+            self._record(told, advance)
 
-    def _record(self, outcome: Outcome, display: Display) -> None:
+    def _record(self, outcome: Outcome, advance: Advance) -> None:
         """Count, say and log what became of pictures, once their captions are on the disk."""
         if outcome.texts:
             self.captions.write(outcome.texts)
@@ -195,9 +195,9 @@ class CaptionProcess:
             self.counts[status] += 1
             if status != WRITTEN:
                 self.reason = f"{self.root / entry['file']}: {entry['reason']}"
-                display.note(f"{self.reason}; {'left alone' if status == SKIPPED else 'no caption written'}")
+                print(f"{self.reason}; {'left alone' if status == SKIPPED else 'no caption written'}", flush=True)
         self.log.add(outcome.entries)
-        display.advance(len(outcome.entries))
+        advance(len(outcome.entries))
 
     def _entry(self, path: Path, status: str, seconds: float = 0.0, **more: str) -> dict[str, Any]:
         return {"file": self._name(path), "status": status, "seconds": round(seconds, 3), **more}

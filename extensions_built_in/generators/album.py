@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -59,9 +59,9 @@ class Album:
         wanted = {page.path: page for page in reversed(pages) if not self._is_made(page)}
         return [page for page in pages if wanted.get(page.path) is page]
 
-    def write(self, page: Page, frames: Frames, facts: dict[str, object], with_prompt: bool) -> None:
+    def write(self, page: Page, frames: Frames, facts: dict[str, object]) -> None:
         """Write a picture, or a video as an animated webp with an mp4 beside it; the prompt first, if it is wanted."""
-        if with_prompt:
+        if page.order.with_prompt:
             write_text(page.path.with_suffix(".txt"), page.order.prompt.prompt)
         if len(frames) == 1:
             write_picture(frames[0], page.path, facts)
@@ -72,7 +72,7 @@ class Album:
 
     def write_sheet(self, pages: Sequence[Page], title: str) -> Path | None:
         """Write contact_sheet.png of what is there; None if that is less than two pictures."""
-        pages = [page for page in pages if page.order.row < _MOST_ROWS and page.path.is_file()]
+        pages = [page for page in pages if page.order.heading and page.order.row < _MOST_ROWS and page.path.is_file()]
         headings = list(dict.fromkeys(page.order.heading for page in pages))[:_MOST_COLUMNS]
         shown = [page for page in pages if page.order.heading in headings]
         if len({page.path for page in shown}) < 2:
@@ -117,7 +117,7 @@ def _named(heading: str, pages: Sequence[Page]) -> str:
 def _row(pages: Sequence[Page], named: dict[str, str], longest: int) -> Row:
     first = pages[0].order.prompt
     seeds = {page.order.prompt.seed for page in pages}
-    facts = {"seed": first.seed, "guidance": f"{first.guidance:g}", "negative": first.negative}
+    facts = {**asdict(first), "guidance": f"{first.guidance:g}"}
     details = describe(facts, ("seed", "guidance") if len(seeds) == 1 else ("guidance",))
     pictures: dict[str, Image.Image] = {named[page.order.heading]: open_fitted(page.path, longest) for page in pages}
     return Row(first.prompt, details, pictures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -79,11 +78,8 @@ class GeneratorPlugin(ProcessPlugin):
             if text := missing_network(lora.path):
                 yield ("loras", index, "path"), text
         yield from preflight.check_folders(self.sources)
-        existing = next(one for one in (self.destination, *self.destination.absolute().parents) if one.exists())
-        if not existing.is_dir():
-            yield ("output_folder",), f"{existing} is a file, not a folder"
-        elif not os.access(existing, os.W_OK):
-            yield ("output_folder",), f"{existing} cannot be written to"
+        if text := preflight.why_not_written(self.destination):
+            yield ("output_folder",), text
         for index, section in enumerate(self.sources):
             if self.destination.absolute().is_relative_to(section.folder.absolute()):
                 text = f"lies in the data set {index} ({section.folder}), which would then read what is made"
@@ -143,16 +139,20 @@ class ToFolder(GeneratorPlugin):
 
     def plan_of_pictures(self) -> list[str]:
         """How many, and the first prompts."""
-        making = self.generate
+        from toolkit.sampling.prompt_flags import read_flags
+
+        making, notices = self.generate, list[str]()
         try:
             lines = making.lines()
+            for number, line in enumerate(lines):
+                read_flags(line, f"prompt {number + 1}", notices.append)
         except ValueError as error:
             return [f"prompts: {error}"]
         num_prompts = making.max_images if making.random_prompts else len(lines)
         factors = {"prompt": num_prompts, "repeat": making.num_repeats, "weight": max(1, len(making.compare))}
         named = [f"{number} {name}s" for name, number in factors.items() if number > 1]
         text = f"pictures: {prod(factors.values())}" + (f" ({' x '.join(named)})" if len(named) > 1 else "")
-        return [text, *(f"  {line}" for line in lines[:10]), *(["  ..."] if len(lines) > 10 else [])]
+        return [text, *(f"  {line}" for line in lines[:10]), *(["  ..."] if len(lines) > 10 else []), *notices[:10]]
 
     def orders(self, family: Family, base: int, cache: Path) -> list[Order]:
         """A picture per prompt, repeat and weight."""

@@ -23,7 +23,8 @@ def of_starts(config: BatchImg2Img, family: Family, base: int, cache: Path) -> l
     """Every sample of the data sets, changed by its caption or by the prompts of the config."""
     orders = _orders(config, family, base, _items(config, family, cache))
     checked = check_references([order.prompt for order in orders], family.facts, print)
-    return [replace(order, prompt=prompt) for order, prompt in zip(orders, checked, strict=True)]
+    copies = Path(config.copy_inputs_to).expanduser() if config.copy_inputs_to else None
+    return [replace(order, prompt=prompt, copies=copies) for order, prompt in zip(orders, checked, strict=True)]
 
 
 def of_references(config: ReferenceGenerator, family: Family, base: int, cache: Path) -> list[Order]:
@@ -71,5 +72,5 @@ def _orders(config: BatchImg2Img | ReferenceGenerator, family: Family, base: int
         stems[stem] += 1
         name = stem if stems[stem] == 1 else f"{stem}_{stems[stem]}"
         sized = replace(prompt, width=item.size[0], height=item.size[1])
-        orders.append(Order(sized, stem=name, start=item))
+        orders.append(Order(sized, with_prompt=True, stem=name, start=item))
     return orders

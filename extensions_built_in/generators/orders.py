@@ -6,6 +6,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.data.item import Item
@@ -33,11 +34,15 @@ class Order:
     prompt: SamplePrompt
     row: int = 0
     heading: str = ""
-    """Where it stands on the contact sheet."""
+    """Where it stands on the contact sheet; "" leaves it out."""
+    with_prompt: bool = False
+    """Whether the prompt goes into a text file beside it."""
     stem: str = ""
     """Its name without ending, with forward slashes; "" names it by its place."""
     start: Item | None = None
     """The picture that it is made of."""
+    copies: Path | None = None
+    """Folder for that as the model sees it."""
 
 
 def of_prompts(config: ToFolder, family: Family, base: int) -> list[Order]:
@@ -53,7 +58,8 @@ def of_prompts(config: ToFolder, family: Family, base: int) -> list[Order]:
             for weight in making.compare:
                 scaled = replace(prompt, network_multiplier=prompt.network_multiplier * weight)
                 found.append(Order(scaled, repeat * len(lines) + place, weight_heading(config, weight)))
-    return found
+    found = [replace(order, with_prompt=making.prompt_file) for order in found]
+    return found if making.contact_sheet else [replace(order, heading="") for order in found]
 
 
 def of_samples(section: SampleSection, family: Family, base: int) -> list[Order]:

@@ -34,6 +34,7 @@ from toolkit.reporting.failures import explained
 from toolkit.reporting.progress import bar
 from toolkit.run_lock import hold
 from toolkit.sampling.picture_files import write_picture
+from toolkit.sampling.sample import Advance
 from toolkit.sampling.studio import Studio
 from toolkit.trainer.frozen import Frozen
 from toolkit.training.shares import Shares
@@ -153,31 +154,39 @@ class GeneratorProcess:
             stack.enter_context(studio.opened())
         batches = ([shares.own[place] for place in places] for places in studio.batches(prompts))
         with bar("making pictures", shares.total) as advance:
-            for number in shares.in_batches(batches, lambda pages: self._make_batch(pages, studio), stop):
-                advance(number)
+            # of pictures that are not done, but shown
+            part = 0.0
+
+            def sampled(share: float) -> None:
+                nonlocal part
+                advance(share)
+                part += share
+                stop.check()
+
+            for number in shares.in_batches(batches, lambda pages: self._make_batch(pages, studio, sampled), stop):
+                advance(number - part)
+                part = 0.0
         if shares.num_done < shares.total:
             text = f"{shares.num_done} of {shares.total} pictures are made in {self.folder}"
             raise Stopped(f"{text}; the same command makes the rest")
 
-    def _make_batch(self, pages: Sequence[Page], studio: Studio) -> None:
+    def _make_batch(self, pages: Sequence[Page], studio: Studio, advance: Advance) -> None:
         prompts = [page.order.prompt for page in pages]
         items = [page.order.start for page in pages if page.order.start is not None]
         starts = [item_pixels(item) for item in items]
         strength = self.making.denoise_strength if items else 1.0
         tensors = [to_pixels(pixels[None]) for pixels in starts] if items else None
-        made = studio.make(prompts, tensors, strength)
+        made = studio.make(prompts, tensors, strength, advance)
         for place, (page, frames) in enumerate(zip(pages, made, strict=True)):
             if items:
                 self._copy_input(page, Image.fromarray(starts[place]))
-            with_prompt = bool(page.order.stem) or getattr(self.making, "prompt_file", False)
-            self.album.write(page, frames, self._facts(page), with_prompt)
+            self.album.write(page, frames, self._facts(page))
 
     def _copy_input(self, page: Page, picture: Image.Image) -> None:
         """The picture as the model saw it, under the name of what was made of it."""
-        copies: str | None = getattr(self.config, "copy_inputs_to", None)
-        if not copies:
+        if page.order.copies is None:
             return
-        path = Path(copies).expanduser() / page.path.relative_to(self.folder)
+        path = page.order.copies / page.path.relative_to(self.folder)
         write_text(path.with_suffix(".txt"), page.order.prompt.prompt)
         write_picture(picture, path, {"digest": page.digest})
 
@@ -193,11 +202,10 @@ class GeneratorProcess:
         return {**facts, "digest": page.digest}
 
     def _finish(self, pages: Sequence[Page]) -> None:
-        if getattr(self.making, "contact_sheet", False):
-            networks = [Path(lora.path).stem for lora in self.config.loras]
-            sheet = self.album.write_sheet(pages, " + ".join([self.config.model.name_or_path, *networks]))
-            if sheet is not None:
-                print(f"contact sheet: {sheet}")
+        networks = [Path(lora.path).stem for lora in self.config.loras]
+        sheet = self.album.write_sheet(pages, " + ".join([self.config.model.name_or_path, *networks]))
+        if sheet is not None:
+            print(f"contact sheet: {sheet}")
         (self.folder / ON_THE_WAY).unlink(missing_ok=True)
         print(f"pictures: {self.folder}", flush=True)
 
@@ -212,4 +220,4 @@ def _digest(value: Any) -> str:
 
 
 def _tell_stop(_: str) -> None:
-    say_at_once("stopping after these pictures (ctrl+c again leaves at once)")
+    say_at_once("stopping after this sampling step (ctrl+c again leaves at once)")

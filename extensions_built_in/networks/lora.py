@@ -13,7 +13,6 @@ from extensions_built_in.networks.dropout import drop_module, drop_ranks
 from extensions_built_in.networks.inject import ADAPTER, inject
 from toolkit.models.family import Trainable
 from toolkit.networks.adapter import Adapter, Update
-from toolkit.networks.files import fold_alpha
 from toolkit.networks.keys.codec import Codec
 from toolkit.networks.ranks import Ranks, Size
 from toolkit.networks.resize import resize_rank
@@ -65,9 +64,8 @@ class LoraUpdate:
         self.layer.scaling[ADAPTER] = self.scale * strength
 
     def written(self) -> dict[str, Tensor]:
-        """A and B, each with the root of alpha / rank."""
-        down, up = fold_alpha(self.down, self.up, self.scale)
-        return {A: down, B: up}
+        """A and B, each with the root of alpha / rank, so that neither leaves the range of a narrow type."""
+        return {A: self.down * self.scale**0.5, B: self.up * self.scale**0.5}
 
     def fitted(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A and B of this rank and alpha."""

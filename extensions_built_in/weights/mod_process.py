@@ -16,8 +16,10 @@ from toolkit.config.errors import naming
 from toolkit.context import make_context
 from toolkit.models.hub import is_single_file
 from toolkit.networks.attached import network_file
-from toolkit.networks.keys.file import add_alphas
+from toolkit.networks.files import saved_dtype
+from toolkit.networks.keys.file import read_sound
 from toolkit.networks.keys.suffixes import ADAPTER_CONFIG
+from toolkit.networks.keys.summary import read_file_header
 from toolkit.reporting.failures import explained
 from toolkit.reporting.progress import bar
 from toolkit.weights.base import open_base
@@ -87,15 +89,16 @@ class ResizeLoraProcess:
         """Read, cut layer by layer, write."""
         config = self.config
         begin(config)
+        file = network_file(config.input_path)
         with naming("input_path"):
-            stored, header = read_whole(network_file(config.input_path))
-        tensors = add_alphas(stored, header)
+            tensors, header = read_sound(file)
+            stored = read_file_header(file)[0]
         device = make_context(config.device, "fp32", 0).device
         with explained({}), bar("cutting layers", len(layers_of(tensors))) as advance:
             changed, cuts = resize(tensors, config.rank, config.energy, device, advance)
             # alphas that stood in the header are multiplied in, and need no tensors
-            changed = {key: tensor for key, tensor in changed.items() if key in stored or key not in tensors}
-            like = {key: tensor.to(config.stored_as or stored[key].dtype) for key, tensor in changed.items()}
+            kept = {key: tensor for key, tensor in changed.items() if key in stored}
+            like = {key: tensor.to(config.stored_as or saved_dtype(tensors[key].dtype)) for key, tensor in kept.items()}
             save_network(config.target, like, folded(header, [cut.after for cut in cuts]), None)
         show_energy({cut.layer: cut.kept for cut in cuts})
         if config.report:

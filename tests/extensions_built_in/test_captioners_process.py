@@ -329,6 +329,13 @@ def test_dry_run_plan_counts_and_touches_nothing(job_of: Callable[..., Job], pic
     assert not (tmp_path / "output").exists() and captions(pictures)["c.txt"] == " \n"
 
 
+@pytest.fixture
+def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch has its line."""
+    monkeypatch.setattr("toolkit.reporting.progress.LINE_S", 0.0)
+
+
+@pytest.mark.usefixtures("talkative")
 def test_ctrl_c_finishes_the_batch(job_of: Callable[..., Job], pictures: Path, signal_at: Any, capsys: Any) -> None:
     with signal_at("captions: 1/4"), pytest.raises(Stopped, match=r"1 written.*same command continues"):
         job_of(recaption=False).run()
@@ -337,6 +344,7 @@ def test_ctrl_c_finishes_the_batch(job_of: Callable[..., Job], pictures: Path, s
     assert captions(pictures)["sub/d.txt"] == "50x10\n"
 
 
+@pytest.mark.usefixtures("talkative")
 def test_stopped_recaption_goes_on_where_it_was(job_of: Callable[..., Job], pictures: Path, signal_at: Any) -> None:
     with signal_at("captions: 1/5"), pytest.raises(Stopped):
         job_of(recaption=True, words="x").run()
@@ -435,6 +443,18 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(keys: dict[str, Any], m
         get_job({"job": "caption", "config": {"name": "run", "process": [process]}})
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that nobody can write to")
+def test_a_log_folder_that_cannot_be_is_named(pictures: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "taken").touch()
+    command = ["caption", str(pictures), "--captioner", "blip", "--output"]
+    for place, text in (("/proc/x", "/proc cannot be written to"), (str(tmp_path / "taken/x"), "taken is a file, not")):
+        assert run_command_line([*command, place]) == 2
+        assert text in (said := capsys.readouterr().err) and len(said.splitlines()) == 1
+    (tmp_path / f"caption_{pictures.name}").touch()
+    assert run_command_line([*command, str(tmp_path)]) == 2
+    assert "is a file, where the folder of the run should be" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "example", sorted((ROOT / "config/examples").glob("caption_*.yaml")), ids=lambda path: path.stem
 )
@@ -447,23 +467,6 @@ def test_examples_are_valid(example: Path) -> None:
     text = example.read_text(encoding="utf-8")
     assert text.isascii() and f"#   aitk run config/examples/{example.name}" in text
     assert not [line for line in text.splitlines() if len(line) > 120]
-
-
-def test_display_measures_speed() -> None:
-    import io
-
-    from rich.console import Console
-
-    from extensions_built_in.captioners.display import Display
-
-    shown = io.StringIO()
-    with Display(10, Console(file=shown, width=200)) as display:
-        for _ in range(5):
-            time.sleep(0.02)
-            display.advance(1)
-        speed, left = display.stats.split(", ")
-        assert 5 < float(speed.split()[0]) <= 50 and left == "0:00:01 left"
-    assert "captions: 5/10" in shown.getvalue()
 
 
 @kills

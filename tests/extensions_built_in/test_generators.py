@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 from killed_run import killed, kills
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from jobs import Stopped, get_job, run_job
+from toolkit.networks.keys.family import names_of
 from toolkit.sampling.picture_files import list_pictures, read_metadata
+from toolkit.weights.base import open_base
+from toolkit.weights.into_base import Added, plan_updates
+from toolkit.weights.verify import compare
 
 Make = Callable[..., dict[str, Any]]
 ENDINGS = {".png", ".jpg", ".webp"}
@@ -119,6 +124,27 @@ def test_drawn_seeds_hold_until_all_is_made(generating: Make, tmp_path: Path) ->
     assert len({read_metadata(path)["seed"] for path in made(tmp_path / "made")}) == 6
 
 
+def test_a_stop_is_heard_within_a_picture(generating: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from extensions_built_in.flux.family import FluxFamily
+
+    predict, calls = FluxFamily.predict, 0
+
+    def predicted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return predict(*arguments)
+
+    monkeypatch.setattr(FluxFamily, "predict", predicted)
+    config = generating({"prompts": ["a cat", "two dogs"], "batch_size": 1, "sample_steps": 2, "guidance_scale": 1})
+    with pytest.raises(Stopped, match="1 of 2 pictures are made"):
+        run_job(config)
+    assert calls == 3 and len(made(tmp_path / "made")) == 1
+    run_job(config)
+    assert len(made(tmp_path / "made")) == 2
+
+
 @kills
 def test_a_killed_run_leaves_whole_pictures_and_the_next_one_makes_the_rest(generating: Make, tmp_path: Path) -> None:
     folder = tmp_path / "made"
@@ -214,6 +240,20 @@ def test_two_experts_and_a_video(training: Any, generating: Make, tmp_path: Path
     assert len(list((tmp_path / "made").glob("*.mp4"))) == 2
     assert np.abs(with_both - last_sample(run)).max() <= 2 and np.abs(with_both - without).max() > 3
     high = str(run.final.with_name("run_high_noise.safetensors"))
+    signed = {
+        f"diffusion_model.transformer_{number}.{key.partition('.')[2]}": tensor
+        for number, kind in enumerate(("high", "low"), 1)
+        for key, tensor in load_file(run.final.with_name(f"run_{kind}_noise.safetensors")).items()
+    }
+    save_file(signed, tmp_path / "both.safetensors")
+    base, names = open_base(str(tmp_path / "wan")), names_of("wan22_14b")
+    assert compare(tmp_path / "both.safetensors", base, names) == []
+    (update,), _ = plan_updates(base, [Added(tmp_path / "both.safetensors", part="transformer_2")], names)
+    assert update.part == "transformer_2"
+    paths = {"loras": [{"path": str(tmp_path / "both.safetensors")}], "output_folder": str(tmp_path / "signed")}
+    run_job(generating({**generate, "compare": []}, model=model, dtype="fp32", **paths))
+    (one,) = made(tmp_path / "signed")
+    assert np.array_equal(pixels(one), with_both)
     run.final.with_name("run_low_noise.safetensors").unlink()
     run_job(generating({**generate, "compare": []}, model=model, loras=[{"path": high}], dtype="fp32"))
     assert len(made(tmp_path / "made")) == 3

@@ -167,6 +167,18 @@ def test_rank_dtype_and_header_change_and_the_hashes_are_right(lora: Path, tmp_p
     assert all(not examine(path).problems for path in tmp_path.glob("?.safetensors"))
 
 
+def test_a_resize_writes_16_bits_for_8_and_no_numbers_that_are_none(lora: Path, tmp_path: Path) -> None:
+    few, out = tmp_path / "few.safetensors", tmp_path / "out.safetensors"
+    save_file({key: tensor.to(torch.float8_e4m3fn) for key, tensor in load_file(lora).items()}, few)
+    keys = {"type": "resize_lora", "rank": 4, "input_path": str(few), "output_path": str(out), "overwrite": True}
+    run_job(config("mod", **keys))
+    assert load_file(out)[f"{KOHYA}.lora_up.weight"].dtype == torch.float16
+    torch.testing.assert_close(update(out), update(few), atol=0.02, rtol=0.01)
+    save_file({**load_file(lora), f"{KOHYA}.alpha": torch.tensor(float("nan"))}, few)
+    with pytest.raises(ValueError, match=r"^input_path: .*alpha holds NaN"):
+        run_job(config("mod", **keys))
+
+
 def test_alphas_in_the_header_of_diffusers_survive(tmp_path: Path) -> None:
     tensors = {f"{DIFFUSERS}.lora_A.weight": draw(4, 32, seed=1), f"{DIFFUSERS}.lora_B.weight": draw(32, 4, seed=2)}
     entry = {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": 8, "transformer.r": 4}), "x": "y"}

@@ -16,6 +16,7 @@ from toolkit.models.family import Trainable
 from toolkit.networks.files import write_weights
 from toolkit.networks.keys.codec import Codec
 from toolkit.networks.keys.file import read_tensors
+from toolkit.networks.keys.names import of_expert
 from toolkit.networks.network import Network, group_params, lr_of
 from toolkit.networks.targets import Targets
 
@@ -163,7 +164,7 @@ class Adapter:
 
     def _decoded(self, found: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
         try:
-            return self.codec.decode(found, self.targets.known)
+            return self.codec.decode(of_expert(found, self.trainable.part), self.targets.known)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 

@@ -25,7 +25,8 @@ from toolkit.models.source import fingerprint
 from toolkit.models.wrapped import is_wrapper
 from toolkit.networks.keys.codec import Codec
 from toolkit.networks.keys.file import read_sound
-from toolkit.networks.keys.suffixes import DOWN, MAGNITUDE, UP, split_key
+from toolkit.networks.keys.names import of_expert
+from toolkit.networks.keys.suffixes import DOWN, MAGNITUDE, UP
 
 Layer = Mapping[str, Tensor]
 """The native tensors of one layer by suffix."""
@@ -94,7 +95,10 @@ def _read_layers(
 ) -> list[tuple[Trainable, dict[str, dict[str, Tensor]]]]:
     """What a file in any key format holds for each module, as `group_layers` gives it; `path` is its name in errors."""
     tensors, _ = read_sound(file)
-    found = [(one, group_layers(tensors, one.prefix, names, layer_names(module))) for one, module in modules.items()]
+    found = [
+        (one, group_layers(of_expert(tensors, one.part), one.prefix, names, layer_names(module)))
+        for one, module in modules.items()
+    ]
     for one, layers in found:
         if not layers:
             raise ValueError(f"{path}: none of its layers belongs to {one.part}")
@@ -105,12 +109,8 @@ def group_layers(
     found: Mapping[str, Tensor], prefix: str, names: KeyNames, layers: Sequence[str]
 ) -> dict[str, dict[str, Tensor]]:
     """Layer -> suffix -> tensor, of the tensors of a file as far as they belong to the module with this prefix."""
-    grouped: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in Codec(names, prefix).decode(found, layers).items():
-        split = split_key(key.removeprefix(prefix))
-        assert split is not None
-        grouped.setdefault(split[0], {})[split[1]] = tensor
-    return grouped
+    codec = Codec(names, prefix)
+    return codec.by_layer(codec.decode(found, layers))
 
 
 class MergedNetwork:

@@ -131,7 +131,8 @@ def factor_layer(difference: Tensor, rules: Rules, number: float, name: str) -> 
         # the sum of all singular values needs all of them, the largest ones do not
         spectrum = exact(matrix) if rules.most is None or rules.mode == "quantile" else largest(matrix, most)
         kept = spectrum.cut(min(choose_rank(spectrum.s, rules.mode, number), most))
-    energy = min(1.0, float(kept.s.cpu().double().square().sum()) / norm**2)
+    # squares of very small numbers are 0
+    energy = min(1.0, float(kept.s.cpu().double().square().sum()) / norm**2) if norm else 1.0
     down, up = kept.factors()
     rank, kernel = len(kept.s), difference.shape[1:]
     report = LayerReport(name, tuple(difference.shape), rank, norm, energy)
@@ -143,8 +144,8 @@ def pad_namesakes(found: Extraction, prefix: str) -> None:
 
     peft takes the rank of `proj_out` for that of `blocks.0.proj_out` too, if it is not the most frequent one.
     """
-    downs = {name: found.tensors[name].shape[0] for name in found.tensors if name.endswith(f".{DOWN}")}
-    ranks = {name.removeprefix(prefix).removesuffix(f".{DOWN}"): rank for name, rank in downs.items()}
+    downs = [name for name in found.tensors if name.startswith(prefix) and name.endswith(f".{DOWN}")]
+    ranks = {name.removeprefix(prefix).removesuffix(f".{DOWN}"): found.tensors[name].shape[0] for name in downs}
     for short in ranks:
         alike = [name for name in ranks if name == short or name.endswith(f".{short}")]
         most = max(ranks[name] for name in alike)

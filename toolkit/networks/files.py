@@ -1,4 +1,4 @@
-"""Files of networks: safetensors, alpha folded into the weights."""
+"""Files of networks: safetensors with the header that readers of LoRAs expect."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ from safetensors.torch import save_file
 from toolkit.networks.keys.hashes import sshs_hashes
 
 
-def fold_alpha(down: torch.Tensor, up: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(A, B) with scale = alpha / rank > 0 multiplied in, its root into each: right for readers that know no alpha."""
-    return down * scale**0.5, up * scale**0.5
-
-
 def write_weights(
     path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None, header: Mapping[str, str]
 ) -> None:
@@ -26,6 +21,11 @@ def write_weights(
     saved = {name: as_saved(tensor, dtype or tensor.dtype) for name, tensor in tensors.items()}
     full = {key: value for key, value in header.items() if not key.startswith("sshs_")} | {"format": "pt"}
     save_file(saved, path, {**full, **sshs_hashes(saved, full)})
+
+
+def saved_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of numbers that were changed: that of the file, or fp16 where that has 8 bits."""
+    return torch.float16 if dtype.is_floating_point and dtype.itemsize == 1 else dtype
 
 
 def as_saved(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -16,6 +16,7 @@ from toolkit.models.source import fingerprint
 from toolkit.networks.attached import FrozenNetwork, Layer, attach_layers, group_layers, layer_names, network_file
 from toolkit.networks.group import sibling
 from toolkit.networks.keys.file import read_sound
+from toolkit.networks.keys.names import of_expert
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Loras:
         """The layers of a part among the tensors of a file."""
         parts = self.family.parts
         names = layer_names(parts.source.empty(trainable.part, parts.dtype))
-        return group_layers(found, trainable.prefix, self.names, names)
+        return group_layers(of_expert(found, trainable.part), trainable.prefix, self.names, names)
 
     def _find(self, key: str, lora: Lora) -> list[Place]:
         """The parts that one file, or for experts the files named like it, belongs to."""

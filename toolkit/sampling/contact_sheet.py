@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from toolkit.data.pictures.image import BAD_FILE
 from toolkit.sampling.picture_files import PictureFile, list_pictures, read_metadata
 from toolkit.sampling.sheet import PAPER, Row, draw_sheet, longest_side, open_fitted, save_sheet
 
@@ -48,7 +49,11 @@ def choose_steps(steps: list[int], most: int = _MOST_COLUMNS) -> list[int]:
 def describe(facts: Mapping[str, Any], keys: tuple[str, ...] = ("seed", "guidance")) -> str:
     """Return the settings in small print below the prompt."""
     parts = [f"{key} {facts[key]}" for key in keys if key in facts]
-    return ", ".join([*parts, f"not: {facts['negative']}"] if facts.get("negative") else parts)
+    if (strength := facts.get("network_multiplier", 1)) != 1:
+        parts.append(f"strength {strength:g}")
+    if facts.get("negative"):
+        parts.append(f"not: {facts['negative']}")
+    return ", ".join(parts)
 
 
 def _heading(step: int) -> str:
@@ -61,7 +66,7 @@ def _rows(files: list[PictureFile], longest: int) -> list[Row]:
     for file in files:
         try:
             facts, picture = read_metadata(file.path), open_fitted(file.path, longest)
-        except OSError as error:
+        except BAD_FILE as error:
             # A damaged picture must not end a training run.
             _log.warning("%s is left out of the contact sheet: %s", file.path, error)
             continue

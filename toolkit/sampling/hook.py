@@ -14,7 +14,7 @@ from toolkit.context import Context
 from toolkit.models.family import Family
 from toolkit.networks.shared import is_shared
 from toolkit.sampling.contact_sheet import write_contact_sheet
-from toolkit.sampling.picture_files import list_pictures, save_animation, save_picture
+from toolkit.sampling.picture_files import is_of, list_pictures, save_animation, save_picture
 from toolkit.sampling.prompts import SamplePrompt
 from toolkit.sampling.render import Frames, decode, render_all
 from toolkit.sampling.request import Request
@@ -61,6 +61,19 @@ class SamplePictures:
         made = {picture.index for picture in list_pictures(self.folder) if picture.step == step}
         # the ranks look before any of them makes one, and go by what the first has seen
         return self.context.gather(step > 0 and self.is_due(step) and len(made) < len(self.prompts))[0]
+
+    def make_last(self, state: TrainState, first: int) -> None:
+        """The pictures of the end of a run that went on from the step `first`, unless that was its end."""
+        if state.step > first or not self.context.of_first(lambda: self.are_there(state.step)):
+            self.make(state)
+        elif self.context.is_first:
+            self.sheet = write_contact_sheet(self.folder, self.title)
+
+    def are_there(self, step: int) -> bool:
+        """Whether a step has the pictures of these prompts."""
+        made = {picture.index: picture.path for picture in list_pictures(self.folder) if picture.step == step}
+        facts = [{**asdict(prompt), "step": step, "index": index} for index, prompt in enumerate(self.prompts)]
+        return all(index in made and is_of(made[index], fact) for index, fact in enumerate(facts))
 
     @torch.no_grad()
     def make(self, state: TrainState) -> list[Path]:

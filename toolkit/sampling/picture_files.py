@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from toolkit.atomic import atomic_path
+from toolkit.data.pictures.image import BAD_FILE
 
 _NAME = re.compile(r"(?P<time>\d+)__(?P<step>\d{9,})_(?P<index>\d+)\.(?:jpg|jpeg|png|webp)", re.IGNORECASE)
 _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -99,17 +100,17 @@ def _place(folder: Path, step: int, index: int, count: int, ext: str, facts: Map
     """
     extension = ext.lower().lstrip(".")
     before = next((found for found in list_pictures(folder) if (found.step, found.index) == (step, index)), None)
-    if before and before.path.suffix == f".{extension}" and _is_of(before.path, facts):
+    if before and before.path.suffix == f".{extension}" and is_of(before.path, facts):
         return before.path
     time_ms = max(time.time_ns() // 1_000_000, before.time_ms + 1 if before else 0)
     return folder / f"{time_ms}__{step:09d}_{index:0{len(str(count))}d}.{extension}"
 
 
-def _is_of(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether a picture was made with these settings."""
+def is_of(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a picture was made with these settings, among them `step` and `index`."""
     try:
         return read_metadata(path) == json.loads(json.dumps(facts))
-    except OSError:
+    except BAD_FILE:
         return False
 
 

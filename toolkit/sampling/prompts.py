@@ -138,7 +138,10 @@ class Sides:
         """The size and number of frames that are made instead of these, with a notice if they differ."""
         fitted = fit_size(*size, self.multiple)
         if fitted != size:
-            text = f"becomes {fitted[0]}x{fitted[1]}, sides are multiples of {self.multiple} here"
+            least = fit_size(0, 0, self.multiple)[0]
+            rules = [f"at least {least}"] if min(size) < least else []
+            rules += [f"multiples of {self.multiple}"] if any(max(side, least) % self.multiple for side in size) else []
+            text = f"becomes {fitted[0]}x{fitted[1]}, sides are {' and '.join(rules)} here"
             notice(f"{where}: {size[0]}x{size[1]} {text}")
         if not self.frame_stride:
             if num_frames > 1:

@@ -14,7 +14,7 @@ from toolkit.context import Context
 from toolkit.models.conditions import Conditions, Row, collate
 from toolkit.models.family import Family
 from toolkit.sampling.request import Request, groups, latent_shape
-from toolkit.sampling.sample import sample
+from toolkit.sampling.sample import Advance, sample
 from toolkit.sampling.schedulers import make_scheduler
 from toolkit.sampling.start import Start
 
@@ -31,6 +31,7 @@ def render_all(
     scaled: Scaled,
     sampler: str | None = None,
     most: int | None = None,
+    advance: Advance | None = None,
 ) -> list[Tensor]:
     """Latents [1, C, (f,) h, w] for requests of any kind, `most` of them at once; the denoiser must be loaded."""
     latents: dict[int, Tensor] = {}
@@ -38,12 +39,18 @@ def render_all(
         places = [n for n, request in enumerate(requests) if request.prompt.network_multiplier == strength]
         with scaled(strength):
             for group in groups([requests[place] for place in places], most):
-                made = render(family, context, [requests[places[number]] for number in group], sampler)
+                made = render(family, context, [requests[places[number]] for number in group], sampler, advance)
                 latents.update(zip((places[number] for number in group), made, strict=True))
     return [latents[place] for place in range(len(requests))]
 
 
-def render(family: Family, context: Context, requests: Sequence[Request], sampler: str | None = None) -> list[Tensor]:
+def render(
+    family: Family,
+    context: Context,
+    requests: Sequence[Request],
+    sampler: str | None = None,
+    advance: Advance | None = None,
+) -> list[Tensor]:
     """Latents [1, C, (f,) h, w] for requests of one group (see `groups`)."""
     facts, first = family.facts, requests[0].prompt
     generators = [torch.Generator().manual_seed(request.prompt.seed) for request in requests]
@@ -61,6 +68,7 @@ def render(family: Family, context: Context, requests: Sequence[Request], sample
             first.guidance_rescale,
             generators,
             _start(requests, context),
+            advance,
         )
     return list(latents.split(1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from toolkit.models.conditions import Conditions, hold
 from toolkit.models.family import Family
 from toolkit.sampling.schedulers import set_steps
 from toolkit.sampling.start import Start, begin
+
+Advance = Callable[[float], None]
+"""Hears after every step how much was done by it, counted in pictures; what it raises ends the work."""
 
 
 @torch.no_grad()
@@ -27,6 +30,7 @@ def sample(
     rescale: float = 0.0,
     generators: Sequence[torch.Generator] = (),
     start: Start | None = None,
+    advance: Advance | None = None,
 ) -> Tensor:
     """Denoise `noise` [B, C, (f,) h, w] under `cond` to latents of the same shape; with `start`, from a picture on.
 
@@ -51,6 +55,8 @@ def sample(
         # in full precision: UniPC of the third order multiplies matrices, which autocast would round
         with torch.autocast(x.device.type, enabled=False):
             x = scheduler.step(guess.float(), step, x, **options)[0]
+        if advance is not None:
+            advance(len(x) / len(timesteps))
     return hold(x, cond)
 
 

@@ -22,6 +22,7 @@ from toolkit.sampling.encoding import Encoding
 from toolkit.sampling.prompts import SamplePrompt
 from toolkit.sampling.render import Frames, decode, render_all
 from toolkit.sampling.request import groups
+from toolkit.sampling.sample import Advance
 from toolkit.sampling.schedulers import make_scheduler
 from toolkit.training.bars import Bar
 from toolkit.training.text_rows import Prompt, TextRows
@@ -112,7 +113,11 @@ class Studio:
 
     @torch.no_grad()
     def make(
-        self, prompts: Sequence[SamplePrompt], starts: Sequence[Tensor] | None = None, strength: float = 1.0
+        self,
+        prompts: Sequence[SamplePrompt],
+        starts: Sequence[Tensor] | None = None,
+        strength: float = 1.0,
+        advance: Advance | None = None,
     ) -> list[Frames]:
         """The pictures of encoded prompts; with the pixels `starts`, each [1, 3, H, W] in -1..1, from these on."""
         requests = [self._encoding.request(prompt, self._row_of(prompt)) for prompt in prompts]
@@ -122,9 +127,8 @@ class Studio:
             requests = [
                 replace(request, start=one, strength=strength) for request, one in zip(requests, latents, strict=True)
             ]
-        return decode(
-            self.family, render_all(self.family, self.context, requests, self.scaled, self.sampler, self.most)
-        )
+        latents = render_all(self.family, self.context, requests, self.scaled, self.sampler, self.most, advance)
+        return decode(self.family, latents)
 
     def _multiplier(self, prompt: SamplePrompt) -> float:
         """What decides the rows of its text; 1 where no LoRA changes them."""

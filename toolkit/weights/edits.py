@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.networks.keys.rows import fold_alpha
+from toolkit.networks.keys.rows import check, fold_alpha
 from toolkit.networks.keys.suffixes import ALPHA, DOWN, MAGNITUDE, MID, UP, network_type, split_key
 from toolkit.networks.resize import cut_product
 
@@ -45,6 +45,7 @@ def rescale(tensors: Mapping[str, Tensor], factor: float, target: str = "up_down
     """
     changed = dict(tensors)
     for layer, keys in layers_of(tensors).items():
+        check({suffix: tensors[key] for suffix, key in keys.items()}, layer)
         if MAGNITUDE in keys:
             raise ValueError(f"{layer} is DoRA: its strength is no factor of its tensors; scale it where it is used")
         if target == "alpha" and ALPHA not in keys and not set(keys) <= {"diff", "diff_b"}:
@@ -70,13 +71,15 @@ def resize(
     changed = dict(tensors)
     cuts: list[LayerCut] = []
     for layer, keys in layers_of(tensors).items():
+        check({suffix: tensors[key] for suffix, key in keys.items()}, layer)
         kind = network_type(set(keys))
         if kind in ("lokr", "loha"):
             raise ValueError(
                 f"{layer} is {kind}; `aitk lora merge FILE --method svd --rank N` (process merge_loras) makes a LoRA "
                 "of it"
             )
-        if kind in ("lora", "dora"):
+        # a rank of 0 changes nothing, and can be no lower
+        if kind in ("lora", "dora") and len(tensors[keys[DOWN]]):
             whole = fold_alpha({suffix: tensors[key].float() for suffix, key in keys.items()}, layer)
             down, up = (whole[suffix].to(device or "cpu") for suffix in (DOWN, UP))
             cut = cut_product(down.flatten(1), up.flatten(1), rank, energy)

@@ -15,7 +15,7 @@ from toolkit.config.errors import naming
 from toolkit.config.key_names import KeyNames
 from toolkit.networks.attached import group_layers, merged
 from toolkit.networks.keys.file import read_sound
-from toolkit.networks.keys.names import DENOISER, NOT_DENOISER
+from toolkit.networks.keys.names import DENOISER, NOT_DENOISER, of_expert
 from toolkit.networks.keys.names import TEXT_ENCODERS as TEXT_KEYS
 from toolkit.networks.keys.suffixes import split_key
 from toolkit.weights.base import Base, copy_rest, prefix_of, saved_kinds, write_part
@@ -77,6 +77,8 @@ def plan_updates(base: Base, added: Sequence[Added], names: KeyNames) -> tuple[l
         with naming(key):
             tensors, _ = read_sound(one.path)
         denoiser = _denoiser(base, one, one.key or f"loras.{number}.part")
+        with naming(f"{key}: {one.path}"):
+            tensors = of_expert(tensors, denoiser)
         count = 0
         for part, prefix in _wanted(base, denoiser, tensors, names):
             module = part if base.file is None else prefix

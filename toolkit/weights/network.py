@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from toolkit.atomic import atomic_path
+from toolkit.config.errors import naming
 from toolkit.config.key_names import KeyNames
-from toolkit.networks.attached import group_layers
 from toolkit.networks.files import write_weights
 from toolkit.networks.keys.codec import Codec
+from toolkit.networks.keys.convert import decode_all
 from toolkit.networks.keys.file import read_sound
-from toolkit.networks.keys.guess import denoiser_prefix, layers_in, stems_of
-from toolkit.networks.keys.names import TEXT_ENCODERS
-from toolkit.networks.keys.suffixes import DOWN, UP, network_type, split_key
+from toolkit.networks.keys.names import of_expert
+from toolkit.networks.keys.suffixes import DOWN, UP, network_type
 from toolkit.weights.stored import StoredTensors
 
 Name = tuple[str, str]
@@ -36,27 +36,17 @@ class NetworkFile:
     """Keys of parts that the family's names do not know."""
 
 
-def read_network(path: Path, names: KeyNames) -> NetworkFile:
-    """The file in fp32. Raises ValueError if it is no network of this family."""
+def read_network(path: Path, names: KeyNames, part: str | None = None) -> NetworkFile:
+    """The file in fp32. Raises ValueError if it is no network of this family, or two and no part is named."""
     tensors, header = read_sound(path)
-    stems = stems_of(tensors)
-    layers: Layers = {}
-    left = set(tensors)
-    for prefix in (denoiser_prefix(names), *TEXT_ENCODERS):
-        codec = Codec(names, prefix)
-        own = {key for key in tensors if codec.names.bare((split_key(key) or (key, ""))[0]) is not None}
-        if not own:
-            continue
-        try:
-            known = layers_in(names, prefix, stems)
-            grouped = group_layers({key: tensors[key].float() for key in own}, prefix, names, known)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        layers |= {(prefix, layer): own_tensors for layer, own_tensors in grouped.items()}
-        left -= own
-    if not layers:
-        raise ValueError(f"{path}: no layer of a network is in it; is it a whole model?")
-    return NetworkFile(path, header, layers, tuple(key for key in tensors if key in left))
+    with naming(str(path)):
+        modules, left = decode_all(of_expert(tensors, part), names)
+    layers = {
+        (prefix, layer): own
+        for prefix, native in modules.items()
+        for layer, own in Codec(names, prefix).by_layer(native).items()
+    }
+    return NetworkFile(path, header, layers, left)
 
 
 def read_whole(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -74,14 +74,20 @@ def examine(path: Path) -> Findings:
 
 def compare(path: Path, base: Base, names: KeyNames, part: str | None = None) -> list[str]:
     """What of the file has no place in a model: layers that it lacks, other shapes. Of the model, headers are read."""
+    parts = [part] if part else base.denoisers or ["transformer"]
+    return list(dict.fromkeys(text for one in parts for text in _misfits(path, base, names, one)))
+
+
+def _misfits(path: Path, base: Base, names: KeyNames, part: str) -> list[str]:
+    """The same for one of two experts."""
     try:
-        network = read_network(path, names)
+        network = read_network(path, names, part)
     except ValueError as error:
         return [str(error)]
     problems: list[str] = []
     for prefix in dict.fromkeys(prefix for prefix, _ in network.layers):
         own = {layer: tensors for (module, layer), tensors in network.layers.items() if module == prefix}
-        name = prefix.removesuffix(".") if prefix in TEXT_ENCODERS else part or base.denoisers[0]
+        name = prefix.removesuffix(".") if prefix in TEXT_ENCODERS else part
         if base.file is None and name and not base.has(name):
             problems.append(f"{base.name} has no {name}, and the file has {len(own)} layers of it")
             continue
@@ -128,15 +134,8 @@ def _bad_numbers(tensor: Tensor) -> str:
 
 def _bad_layer(own: Mapping[str, Tensor]) -> list[str]:
     """What does not pair up in one layer."""
-    if ALPHA in own and own[ALPHA].numel() != 1:
-        return [f"alpha has the shape {list(own[ALPHA].shape)}, and should be one number"]
-    if MAGNITUDE in own and set(own) == {MAGNITUDE}:
+    if set(own) == {MAGNITUDE}:
         return ["has magnitudes of a DoRA and nothing else"]
-    pairs = [(UP, DOWN), ("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b")]
-    pairs += [("lokr_w1_a", "lokr_w1_b"), ("lokr_w2_a", "lokr_w2_b")]
-    for up, down in pairs:
-        if up in own and down in own and own[up].ndim > 1 and own[up].shape[1] != own[down].shape[0]:
-            return [f"{up} {list(own[up].shape)} and {down} {list(own[down].shape)} are of different ranks"]
     try:
         folded = fold_alpha(own, "layer")
         if "hada_w1_a" in folded and "hada_t1" not in folded:
@@ -154,8 +153,8 @@ def _odd_alpha(own: Mapping[str, Tensor]) -> list[str]:
     if ALPHA not in own or DOWN not in own or own[ALPHA].numel() != 1:
         return []
     alpha, rank = float(own[ALPHA]), len(own[DOWN])
-    if alpha == 0:
-        return ["alpha is 0, so that it changes nothing"]
+    if alpha == 0 or rank == 0:
+        return [f"{'alpha' if rank else 'the rank'} is 0, so that it changes nothing"]
     return [f"alpha {alpha:g} is {alpha / rank:.0f} times the rank {rank}"] if abs(alpha) > LARGE_SCALE * rank else []
 
 

@@ -284,5 +284,5 @@ def test_the_first_frame_is_given_where_it_is_asked_for_or_needed(folders: list[
     needed = Pictures(frame_stride=4, references="first_frame", needs_references=True)
     assert given(needed) == [True] * 3
     assert given(VIDEO, do_i2v=True) == [False] * 3
-    lines = watch(folders[0], VIDEO, num_frames=5, do_i2v=True).problems
-    assert any("do_i2v has no effect" in line for line in lines)
+    # ai-toolkit's UI writes it for every model
+    assert not any("do_i2v" in line for line in watch(folders[0], VIDEO, num_frames=5, do_i2v=True).problems)

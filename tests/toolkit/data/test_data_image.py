@@ -1,6 +1,8 @@
 """Every kind of picture file against the pixels that it shows."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -212,6 +214,13 @@ def test_broken_file_is_named_with_its_reason(tmp_path: Path, content: bytes | N
         assert caught.value.path == path and str(path) in str(caught.value)
 
 
+def test_a_picture_of_too_many_pixels_is_refused_in_plain_words(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b""))
+    with pytest.raises(BrokenImage, match="more than 178,956,970 pixels; scale it down"):
+        read_header(tmp_path / "a.png")
+
+
 def test_truncated_body(tmp_path: Path) -> None:
     whole, path = BytesIO(), tmp_path / "a.jpg"
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -415,3 +424,12 @@ def test_a_tiff_is_turned_once(tmp_path: Path, orientation: int) -> None:
     expected = image.transpose(turned[orientation]) if orientation in turned else image
     assert read_size(tmp_path / "a.tif") == expected.size
     assert np.array_equal(np.asarray(open_image(tmp_path / "a.tif")), np.asarray(expected))
+
+
+def test_a_large_photograph_gives_no_warning(tmp_path: Path) -> None:
+    Image.new("1", (10000, 9000)).save(tmp_path / "a.png")
+    code = f"from toolkit.data.pictures.image import read_size; print(read_size({str(tmp_path / 'a.png')!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
+    assert done.stdout.split() == ["(10000,", "9000)"] and not done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import tarfile
@@ -81,6 +82,22 @@ def test_broken_files_are_named_with_the_reason_and_where_it_was_found(mixed: Pa
     assert found["empty.webp"] == ("empty file", "header")
     assert found["<b>.png"] == ("not an image that can be read", "header")
     assert found["cut.jpg"][1] == "pixels" and "truncated" in found["cut.jpg"][0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_broken_and_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert [(found.name, found.reason) for found in inspect_folder(tmp_path, (64,)).broken] == [
+        ("pipe.jpg", "not a regular file")
+    ]
+
+
+def test_a_caption_whose_ending_is_in_capitals_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "A.png")
+    (tmp_path / "A.TXT").write_text("not read")
+    found = inspect_folder(tmp_path, (64,))
+    assert found.captions.missing == ("A.png",) and found.sources[0].lone_captions == ("A.TXT",)
 
 
 def test_without_pixels_only_headers_are_judged(mixed: Path) -> None:

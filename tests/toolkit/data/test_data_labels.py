@@ -237,6 +237,14 @@ def test_names_become_caption_files_where_there_is_none(folder: Path) -> None:
     assert {name: contents(folder)[name] for name in before} == before
 
 
+def test_a_caption_that_cannot_be_opened_is_skipped(folder: Path) -> None:
+    (folder / "a_red_car.png").write_bytes(b"")
+    (folder / "a_red_car.txt").mkdir()
+    found = Found()
+    assert all(change.name != "a_red_car.txt" for change in named(folder, ".txt", False, found))
+    assert "a_red_car.txt: Is a directory; skipped" in found.problems
+
+
 def test_overwrite_replaces_captions(folder: Path) -> None:
     names = [change.name for change in named(folder, "txt", True, Found())]
     assert names == ["a.txt", "c.txt", "d.txt", "sub/b.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,18 @@ def test_the_format_can_be_chosen(folder: Path) -> None:
     folder = folder.rename(folder.parent / "again")
     (folder.parent / "out").rename(folder.parent / "first")
     assert [each.new_name for each in run(folder, kind="jpeg")[1].repaired] == ["a.jpg", "b.jpg"]
+
+
+def test_a_photograph_of_a_telephone_is_a_fine_jpeg(folder: Path) -> None:
+    put(folder, "a.jpg", encoded(PICTURE, "MPO", save_all=True, append_images=[PICTURE.resize((8, 8))]))
+    _, report = run(folder)
+    assert (report.num_copied, report.lost) == (1, [])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_waited_for_by_nobody(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    assert run(folder)[1].lost == ["pipe.jpg: not a regular file"]
 
 
 def test_what_is_beyond_repair_is_named(folder: Path) -> None:

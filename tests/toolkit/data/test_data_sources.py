@@ -158,6 +158,12 @@ def test_captions_that_are_no_text_count_as_missing(tmp_path: Path) -> None:
     assert f"{file}, line 1: a.png: the caption 7 is no text; it counts as missing" in found.problems
 
 
+def test_halves_of_characters_are_left_out_of_captions(tmp_path: Path) -> None:
+    _pictures(tmp_path, "a.png")
+    file = _write(tmp_path / "m.jsonl", [{"path": "a.png", "text": "a cat \ud83d"}, {"path": "b\ud83d.png"}])
+    assert _told(read_source(file, Reading())) == [("a.png", "a cat", None)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

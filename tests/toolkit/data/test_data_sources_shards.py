@@ -131,6 +131,24 @@ def test_broken_pictures_and_captions_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_names_and_captions_that_are_not_utf8_stop_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "s.tar"
+    with tarfile.open(file, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name, data in (
+            ("caf\xe9.png", _picture()),
+            ("caf\xe9.txt", b"coffee"),
+            ("half.png", _picture()),
+            ("half.json", b'{"caption": "a cat \\ud83d"}'),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert _told(read_source(file, Reading())) == [
+        ("s.tar/caf\\xe9.png", "coffee", None),
+        ("s.tar/half.png", "a cat", None),
+    ]
+
+
 def test_what_is_no_tar_or_holds_no_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(b"\x1f\x8b\x08 compressed after all" * 60)
     with pytest.raises(ValueError, match=r"no picture found in 1 tar files; .*not an uncompressed tar file"):

@@ -56,6 +56,14 @@ def test_alpha_over_rank_is_folded_in(alpha: float) -> None:
     torch.testing.assert_close(delta(found, "transformer.transformer_blocks.0.ff.net.0.proj"), wanted)
 
 
+def test_numbers_of_8_bits_get_their_alpha_exactly() -> None:
+    stem = f"transformer.{LAYER}"
+    few = {f"{stem}.lora_A.weight": DOWN.to(torch.float8_e4m3fn), f"{stem}.lora_B.weight": UP.to(torch.float8_e5m2)}
+    found = FLUX.decode({**few, f"{stem}.alpha": torch.tensor(8.0)}, shapes("flux"))
+    down, up = (tensor.float() for tensor in few.values())
+    torch.testing.assert_close(delta(found), 4 * up @ down)
+
+
 def test_alpha_of_kronecker_and_hadamard_products_counts_where_a_factor_is_of_low_rank() -> None:
     stem, native = f"transformer.{LAYER}", f"transformer.{LAYER}"
     w1, w2 = torch.randn(2, 2), torch.randn(16, 16)
@@ -163,6 +171,11 @@ def test_keys_of_no_layer_are_an_error() -> None:
         FLUX.decode({"transformer.proj_out.weight": DOWN}, shapes("flux"))
     with pytest.raises(ValueError, match=r"lora_B\.weight and lora_A\.weight come in pairs"):
         FLUX.decode({f"transformer.{LAYER}.lora_A.weight": DOWN}, shapes("flux"))
+    pair = {f"transformer.{LAYER}.lora_A.weight": DOWN, f"transformer.{LAYER}.lora_B.weight": UP}
+    with pytest.raises(ValueError, match="are of different ranks"):
+        FLUX.decode({**pair, f"transformer.{LAYER}.lora_A.weight": DOWN[:1]}, shapes("flux"))
+    with pytest.raises(ValueError, match="alpha has the shape"):
+        FLUX.decode({**pair, f"transformer.{LAYER}.alpha": torch.ones(2)}, shapes("flux"))
 
 
 def test_alphas_in_the_header_of_diffusers_count(tmp_path: Path) -> None:
@@ -177,6 +190,12 @@ def test_alphas_in_the_header_of_diffusers_count(tmp_path: Path) -> None:
     found, header = read_tensors(tmp_path / "x.safetensors")
     assert header["a"] == "b"
     assert [found[f"transformer.{layer}.alpha"].item() for layer in layers] == [1, 8]
+    for config in ("{nonsense", '{"transformer.lora_alpha": null}',
+                   '{"transformer.lora_alpha": 1, "transformer.alpha_pattern": {"(": 1}}'):  # fmt: skip
+        save_file({f"transformer.{LAYER}.lora_A.weight": DOWN}, tmp_path / "y.safetensors",
+                  {"lora_adapter_metadata": config})  # fmt: skip
+        with pytest.raises(ValueError, match=r"y\.safetensors: lora_adapter_metadata in its header.* cannot be read"):
+            read_tensors(tmp_path / "y.safetensors")
     (tmp_path / "bad.safetensors").write_text("no")
     with pytest.raises(ValueError, match=r"bad\.safetensors is not a readable safetensors file"):
         read_tensors(tmp_path / "bad.safetensors")

@@ -90,6 +90,19 @@ def test_a_merged_network_is_in_the_weights(tiny_flux: Path, tmp_path: Path, lor
                 torch.testing.assert_close(tensor, wanted[name])
 
 
+def test_of_a_file_for_two_experts_each_gets_its_own(tmp_path: Path):
+    experts = [Trainable(part, r".*", "transformer.") for part in ("transformer", "transformer_2")]
+    stems = {f"diffusion_model.transformer_{n}.proj.lora_{side}.weight": n for n in (1, 2) for side in "AB"}
+    save_file({stem: n * torch.eye(2) for stem, n in stems.items()}, tmp_path / "x.safetensors")
+    modules = {one: nn.Sequential() for one in experts}
+    for module in modules.values():
+        module.proj = nn.Linear(2, 2, bias=False).requires_grad_(False)
+    before = [module.proj(torch.ones(1, 2)) for module in modules.values()]
+    attach(modules, KeyNames(), str(tmp_path / "x.safetensors"))
+    for n, module, plain in zip((1, 4), modules.values(), before, strict=True):
+        torch.testing.assert_close(module.proj(torch.ones(1, 2)), plain + n)
+
+
 def test_it_is_merged_before_the_weights_are_quantized_and_kept(
     tiny_flux: Path, tmp_path: Path, lora: dict[str, Tensor]
 ):

@@ -129,6 +129,13 @@ def test_values_that_are_no_numbers_are_named() -> None:
         extracted(base, broken, Rules("fixed", 4))
 
 
+def test_a_difference_whose_squares_are_nothing_is_kept() -> None:
+    base = tensors(1)
+    base["blocks.0.linear.weight"] *= 0
+    small = {**base, "blocks.0.linear.weight": base["blocks.0.linear.weight"] + 1e-25}
+    assert [layer.energy for layer in extracted(base, small, Rules("fixed", 2)).layers] == [1.0]
+
+
 def test_layers_whose_names_end_alike_get_one_rank() -> None:
     ranks = {"proj_out": 5, "blocks.0.proj_out": 2, "blocks.1.proj_out": 3, "blocks.0.proj": 1}
     found = Extraction()
@@ -144,6 +151,15 @@ def test_layers_whose_names_end_alike_get_one_rank() -> None:
     for name, product in kept.items():
         down, up = (found.tensors[f"x.{name}.lora_{side}.weight"] for side in "AB")
         torch.testing.assert_close(up @ down, product)
+
+
+def test_layers_of_two_text_encoders_that_are_called_alike_keep_their_ranks() -> None:
+    found = Extraction()
+    for part, rank in (("text_encoder", 2), ("text_encoder_2", 3)):
+        name = f"{part}.text_model.encoder.layers.0.mlp.fc1"
+        found.tensors |= {f"{name}.lora_A.weight": torch.ones(rank, 4), f"{name}.lora_B.weight": torch.ones(6, rank)}
+        pad_namesakes(found, f"{part}.")
+    assert [len(tensor) for name, tensor in found.tensors.items() if "lora_A" in name] == [2, 3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

@@ -1,4 +1,4 @@
-"""Files of networks: alpha folded in, hashed header; a full fine-tune as a diffusers folder."""
+"""Files of networks: hashed header; a full fine-tune as a diffusers folder."""
 
 from __future__ import annotations
 
@@ -12,19 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from toolkit.models.source import Source
-from toolkit.networks.files import fold_alpha, write_weights
+from toolkit.networks.files import write_weights
 from toolkit.networks.full import FullWeights
 from toolkit.networks.keys.hashes import sshs_hashes
 from toolkit.networks.targets import NoLayersLeft
-
-
-@pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
-def test_folded_alpha_multiplies_the_product(scale: float):
-    down, up = torch.randn(4, 8), torch.randn(6, 4)
-    folded_down, folded_up = fold_alpha(down, up, scale)
-    torch.testing.assert_close(folded_up @ folded_down, scale * up @ down)
-    # shared between both, so that neither leaves the range of a narrow type
-    assert (folded_down / down).mean() == pytest.approx(scale**0.5)
 
 
 def test_written_weights_carry_header_and_hash(tmp_path: Path):

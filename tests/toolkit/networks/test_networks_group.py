@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from extensions_built_in.networks.config import Lora
@@ -88,6 +88,22 @@ def test_one_file_may_start_both_experts(tmp_path: Path):
     for name, param in one.params.items():
         torch.testing.assert_close(group.params[name], param)
         torch.testing.assert_close(group.params[name.replace("transformer.", "transformer_2.")], param)
+
+
+def test_a_file_for_both_experts_starts_each_with_its_own(tmp_path: Path):
+    group = group_of(HIGH, LOW)
+    group.write(tmp_path / "x.safetensors", torch.float32, {})
+    both = {
+        key.replace("transformer.", f"diffusion_model.transformer_{number}."): tensor
+        for number, suffix in enumerate(group.by_file(), 1)
+        for key, tensor in load_file(tmp_path / f"x{suffix}.safetensors").items()
+    }
+    save_file(both, tmp_path / "both.safetensors")
+    for trainables in ((HIGH, LOW), (LOW,)):
+        again = group_of(*trainables)
+        again.read(tmp_path / "both.safetensors", exact=False)
+        for name, param in again.params.items():
+            torch.testing.assert_close(param, group.params[name])
 
 
 def test_a_single_expert_keeps_its_suffix():

@@ -1,13 +1,15 @@
 """The contact sheet: the same prompt in one row, the same step in one column, nothing on top of anything."""
 
 import itertools
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageColor
 
-from toolkit.sampling.contact_sheet import PAPER, choose_steps, contact_sheet, write_contact_sheet
+from toolkit.sampling.contact_sheet import PAPER, choose_steps, contact_sheet, describe, write_contact_sheet
 from toolkit.sampling.lettering import fit_lines, font, wrap
 from toolkit.sampling.picture_files import save_picture
 
@@ -96,6 +98,12 @@ def test_flat_pictures_leave_room_for_their_text(tmp_path: Path) -> None:
     assert not has_ink(sheet, (0, first[1] + 49, first[0], second[1]))
 
 
+def test_what_a_row_differs_in_is_said() -> None:
+    facts = {"seed": 7, "guidance": 1.0, "network_multiplier": 0.5, "negative": "fog"}
+    assert describe(facts) == "seed 7, guidance 1.0, strength 0.5, not: fog"
+    assert describe({**facts, "network_multiplier": 1.0, "negative": ""}, ("seed",)) == "seed 7"
+
+
 def test_edited_prompt_gets_a_row_of_its_own(tmp_path: Path) -> None:
     save(tmp_path, 0, 0, "a cat")
     save(tmp_path, 100, 0, "a dog")
@@ -122,12 +130,17 @@ def test_written_atomically_and_read_past_a_damaged_picture(tmp_path: Path, capl
     (tmp_path / "1724085406830__000000100_0.jpg").write_bytes(b"no picture")
     half = save_picture(Image.effect_noise((64, 64), 50), tmp_path, 200, 0, 1, "jpg", {"prompt": "a cat"})
     half.write_bytes(half.read_bytes()[:-1000])
+    huge = save_picture(Image.new("RGB", (8, 8)), tmp_path, 300, 0, 1, "png", {"prompt": "a cat"})
+    data = huge.read_bytes()
+    sizes = data[12:16] + struct.pack(">II", 20_000, 10_000) + data[24:29]
+    huge.write_bytes(data[:12] + sizes + struct.pack(">I", zlib.crc32(sizes)) + data[33:])
     path = write_contact_sheet(tmp_path, "title")
     assert path == tmp_path / "contact_sheet.png"
     assert "000000100_0.jpg is left out" in caplog.text and f"{half.name} is left out" in caplog.text
+    assert f"{huge.name} is left out" in caplog.text
     with Image.open(path) as sheet:
         sheet.load()
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_very_large_sheet_is_a_jpg(tmp_path: Path) -> None:

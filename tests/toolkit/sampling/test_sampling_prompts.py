@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from toolkit.config.sections.sample import SampleSection
-from toolkit.sampling.prompts import SamplePrompt, fit_size, read_prompts
+from toolkit.sampling.prompts import SamplePrompt, Sides, fit_size, read_prompts
 
 
 def read(*prompts: str | None, **section: Any) -> tuple[list[SamplePrompt], list[str]]:
@@ -167,3 +167,17 @@ def test_sizes_are_fitted_and_told() -> None:
 
 def test_neg_false_is_no_negative() -> None:
     assert one("a", neg=False).negative == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((48, 64), "48x64 becomes 64x64, sides are at least 64 here"),
+        ((70, 48), "70x48 becomes 64x64, sides are at least 64 and multiples of 16 here"),
+        ((130, 64), "130x64 becomes 128x64, sides are multiples of 16 here"),
+    ],
+)
+def test_a_size_that_changes_says_by_which_rule(size: tuple[int, int], told: str) -> None:
+    notices: list[str] = []
+    Sides(16).fit(size, 1, "here", notices.append)
+    assert notices == [f"here: {told}"]

@@ -49,6 +49,20 @@ def update(tensors: dict[str, Tensor]) -> Tensor:
     return change(folded, shape)
 
 
+def test_half_a_layer_is_named() -> None:
+    for suffix in ("lora_down", "lora_up"):
+        half = {f"{STEM}.{suffix}.weight": draw(4, 8, seed=1)}
+        for change_it in (rescale, resize):
+            with pytest.raises(ValueError, match=f"{STEM}: .* come in pairs"):
+                change_it(half, 2)
+
+
+def test_a_layer_of_rank_0_stays() -> None:
+    none = {f"{STEM}.lora_down.weight": torch.ones(0, 8), f"{STEM}.lora_up.weight": torch.ones(8, 0)}
+    with pytest.raises(ValueError, match="no layer with a rank"):
+        resize(none, 2)
+
+
 @pytest.mark.parametrize("factor", [6.0, 0.25, -2.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_update_is_multiplied_by_the_factor(kind: str, factor: float) -> None:

@@ -61,6 +61,15 @@ def test_what_is_broken_is_named_with_its_layer(name: str, tmp_path: Path) -> No
     assert len(found.problems) == 1 and text in found.problems[0], found.problems
 
 
+def test_a_file_of_8_bits_is_good_and_one_of_no_rank_is_odd(tmp_path: Path) -> None:
+    few = {key: tensor.to(torch.float8_e4m3fn) for key, tensor in good().items()} | {f"{STEM}.alpha": torch.tensor(4.0)}
+    save_file(few, tmp_path / "a.safetensors")
+    assert not examine(tmp_path / "a.safetensors").problems
+    none = {f"{STEM}.lora_A.weight": torch.ones(0, 32), f"{STEM}.lora_B.weight": torch.ones(32, 0)}
+    save_file(none | {f"{STEM}.alpha": torch.tensor(4.0)}, tmp_path / "b.safetensors")
+    assert f"{STEM}: the rank is 0, so that it changes nothing" in examine(tmp_path / "b.safetensors").notes
+
+
 def test_hashes_that_are_not_those_of_the_tensors_and_cut_files_are_problems(tmp_path: Path) -> None:
     file = save(good(), tmp_path / "a.safetensors")
     data = bytearray(file.read_bytes())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from toolkit.config.sections.dataset import DatasetSection
 from toolkit.data.inspect.facts import Broken, Filtered, SourceFacts
-from toolkit.data.pictures.image import BrokenImage, read_size
+from toolkit.data.pictures.image import BrokenImage
 from toolkit.data.records import Record, Records
-from toolkit.data.scanning.scan import FROM_FILE_NAME, visible_files
+from toolkit.data.scanning.scan import FROM_FILE_NAME, header_of, visible_files
 from toolkit.data.sources.choice import open_source
 
 LEFT_OUT = "; left out"
@@ -60,7 +60,7 @@ def folder_files(section: DatasetSection, records: Records, label: str, use_capt
         name = label + path.relative_to(place).as_posix()
         if path.suffix.lower() in section.endings:
             _sort_unread(found, path, name, sidecars, ending)
-        elif path.suffix == ending:
+        elif ending and path.suffix.lower() == ending.lower():
             lone.append((path, name))
         else:
             others[path.suffix.lower() or path.name] += 1
@@ -95,16 +95,9 @@ def _sort_unread(found: FolderFiles, path: Path, name: str, sidecars: set[Path |
         # its caption is not a lone one
         sidecars.add(path.with_suffix(ending))
     try:
-        found.filtered.append(Filtered(name, *_size(path)))
+        found.filtered.append(Filtered(name, *header_of(str(path), videos=True)[0]))
     except BrokenImage as error:
         found.broken.append(Broken(name, error.reason, "header"))
-
-
-def _size(path: Path) -> tuple[int, int]:
-    from toolkit.data.pictures.video import read_clip
-
-    clip = read_clip(path)
-    return clip[0] if clip else read_size(path)
 
 
 def _sort_caption(found: FolderFiles, record: Record, sidecar: Path | None, label: str) -> None:

@@ -17,7 +17,16 @@ from PIL import Image
 from toolkit.data.inspect.facts import Picture
 from toolkit.data.inspect.hashes import perceptual_hash
 from toolkit.data.items import DatasetItems, Items
-from toolkit.data.pictures.image import BAD_FILE, FORMATS, ORIENTATION, BrokenImage, open_image, reason_of
+from toolkit.data.pictures.image import (
+    BAD_FILE,
+    ENDINGS,
+    FORMATS,
+    ORIENTATION,
+    BrokenImage,
+    format_of,
+    open_image,
+    reason_of,
+)
 from toolkit.data.pictures.part import opened
 from toolkit.data.records import Record
 
@@ -28,11 +37,6 @@ Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 SEEN_AT = (64, 64)
 """The hash looks at 32 x 32 cells; JPEGs may be decoded at a fraction of their size for it."""
 AT_ONCE = 16
-ENDINGS = {
-    "JPEG": {".jpg", ".jpeg", ".jfif"},
-    "TIFF": {".tif", ".tiff"},
-    "MPO": {".jpg", ".jpeg"},
-}
 
 
 @dataclass(frozen=True)
@@ -164,17 +168,16 @@ def _notes(record: Record) -> tuple[str, ...]:
     try:
         with opened(record.path, record.part) as file, Image.open(file, formats=FORMATS) as image:
             turned = Image.Image.getexif(image).get(ORIENTATION, 1) != 1 or image.size != (record.width, record.height)
-            kind, suffix = image.format or "", Path(record.name).suffix.lower()
-            usual = ENDINGS.get(kind, {f".{kind.lower()}"})
+            kind, suffix = format_of(image), Path(record.name).suffix.lower()
             found = {
-                "animated: the first frame is trained": getattr(image, "is_animated", False) and kind != "MPO",
+                "animated: the first frame is trained": getattr(image, "is_animated", False) and kind != "JPEG",
                 "turned upright by EXIF": turned,
                 "16 bits per channel: scaled to 8": image.mode.startswith("I") or ";16" in str(image.tile),
                 "CMYK: turned into RGB": image.mode == "CMYK",
                 "transparent: composited on the background": image.has_transparency_data,
                 "gray": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
                 "palette": image.mode in ("P", "PA"),
-                f"the name says {suffix}, the content is {kind}": bool(suffix) and suffix not in usual,
+                f"the name says {suffix}, the content is {kind}": bool(suffix) and suffix not in ENDINGS[kind],
             }
     except BAD_FILE as error:
         raise BrokenImage(record.path, reason_of(record.path, error)) from error

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from toolkit.config.preflight import pictures
 from toolkit.config.sections.dataset import ANIMATION_ENDINGS, IMAGE_ENDINGS, VIDEO_ENDINGS
+from toolkit.data.caption import SEPARATOR
 from toolkit.data.labels.filenames import caption_of
 from toolkit.data.labels.journal import Change
 
 LABELED = IMAGE_ENDINGS | ANIMATION_ENDINGS | VIDEO_ENDINGS
 """Endings of files that captions belong to."""
 BOM = b"\xef\xbb\xbf"
-# as captions are read in training: the comma of a number (1,000) separates nothing
-_COMMA = re.compile(r"(?<!\d),|,(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Rule:
     def _without_tags(self, core: str) -> str:
         kept: list[str] = []
         seen: set[str] = set()
-        for part in _COMMA.split(core):
+        for part in SEPARATOR.split(core):
             tag = part.strip()
             if tag in self.remove_tags or (self.dedupe_tags and tag in seen):
                 continue
@@ -125,7 +124,13 @@ def named(folder: Path, caption_ext: str, overwrite: bool, found: Found) -> Iter
             found.num_nameless += 1
             found.problems.append(f"{picture.relative_to(folder).as_posix()}: {why}; skipped")
             continue
-        before = path.read_bytes() if path.exists() else None
+        try:
+            before = path.read_bytes()
+        except FileNotFoundError:
+            before = None
+        except OSError as error:
+            found.problems.append(f"{name}: {error.strerror or error}; skipped")
+            continue
         after = text.encode("utf-8") + b"\n"
         # an empty file is no caption
         if before is not None and before.strip() and not overwrite:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +15,8 @@ from PIL import Image, ImageFile
 
 from toolkit.atomic import atomic_path
 from toolkit.config.sections.dataset import CACHE_FOLDERS, IMAGE_ENDINGS, VIDEO_ENDINGS
-from toolkit.data.pictures.image import BAD_FILE, FORMATS, ORIENTATION, TURNS, reason_of, to_rgb
+from toolkit.data.pictures.image import BAD_FILE, ENDINGS, FORMATS, ORIENTATION, TURNS, format_of, reason_of, to_rgb
 
-ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "AVIF": (".avif",),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-}
-"""Formats and the endings that belong to them; the first is the usual one."""
 OTHER_FILES = VIDEO_ENDINGS | {
     ".txt",
     ".caption",
@@ -139,9 +129,12 @@ def examine(path: Path) -> Examined:
 def _load(path: Path) -> tuple[Image.Image, str, list[str]]:
     """The first frame in memory, the format, and the faults of the file around it."""
     faults: list[str] = []
+    if path.exists() and not path.is_file():
+        # reading a named pipe would wait for somebody to write into it
+        raise ValueError("not a regular file")
     data = path.read_bytes()
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        kind = image.format or ""
+        kind = format_of(image)
         if path.suffix.lower() not in ENDINGS[kind]:
             faults.append(f"{kind} by content" if path.suffix else f"{kind} without ending")
         if kind in ("GIF", "WEBP", "PNG", "AVIF") and getattr(image, "n_frames", 1) > 1:
@@ -224,7 +217,7 @@ def _ending(found: Examined, kind: str) -> str:
     return ".jpg"
 
 
-def _free(target: Path, taken: Sequence[Path] | set[Path], source: Path) -> Path:
+def _free(target: Path, taken: set[Path], source: Path) -> Path:
     """The name, or where another picture of this run has it, one with the old ending in it: `a_jpg.png`."""
     number = 1
     free = target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,23 @@ from toolkit.data.records import Part
 if TYPE_CHECKING:
     import torch
 
+# photographs of today are that large; what is twice as large is an error
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 Color = tuple[int, int, int]
 WHITE: Color = (255, 255, 255)
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "AVIF": (".avif",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+}
+"""Formats and the endings that belong to them."""
 # by content, whatever the file is called; formats that start other programs (EPS) are not among them
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "AVIF", "GIF", "TIFF")
+FORMATS = tuple(ENDINGS)
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,9 +89,13 @@ def read_header(path: Path | str, part: Part | None = None) -> tuple[Size, bool]
         raise broken(path, part, error) from error
 
 
+def format_of(image: Image.Image) -> str:
+    """A key of ENDINGS; the JPEGs of telephones, which thumbnails and depth maps follow in, are JPEGs."""
+    return "JPEG" if image.format == "MPO" else image.format or ""
+
+
 def _has_more_frames(image: Image.Image) -> bool:
-    # what follows in the JPEGs of telephones are thumbnails and depth maps
-    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
+    if format_of(image) == "JPEG":
         return False
     try:
         return bool(getattr(image, "is_animated", False))
@@ -229,6 +247,8 @@ def reason_of(path: Path | str, error: BaseException) -> str:
         return "empty file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image that can be read"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
     # errors of FFmpeg have it too
     if strerror := getattr(error, "strerror", None):
         return str(strerror)

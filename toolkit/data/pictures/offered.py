@@ -31,8 +31,6 @@ def reference_rule(
         if not (taken.needs_references or section.do_i2v):
             return None
         return partial(_first_frame, records, treatment.frames, taken.needs_references)
-    if section.do_i2v and section.has_video:
-        problems.append(f"{section.folder}: do_i2v has no effect, because the model takes no first frame")
     if not (section.control_from_same_folder or section.inpaint_folders or section.control_folders):
         return None
     offered = partial(

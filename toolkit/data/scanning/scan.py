@@ -151,7 +151,7 @@ def _said(index: Index, column: str) -> list[tuple[str, str]]:
 def _picture(folder: Path, videos: bool, name: str) -> dict[str, Any]:
     """The columns of a picture or video."""
     try:
-        (width, height), clip, moves = _header(os.path.join(folder, name), videos)
+        (width, height), clip, moves = header_of(os.path.join(folder, name), videos)
     except BrokenImage as error:
         # an error of the system may be gone the next time, one of the content is not
         cause = error.__cause__
@@ -161,8 +161,11 @@ def _picture(folder: Path, videos: bool, name: str) -> dict[str, Any]:
     return {"width": width, "height": height, "last_s": last_s, "fps": fps, "problem": MOVES if moves else None}
 
 
-def _header(path: str, videos: bool) -> tuple[Size, Clip | None, bool]:
-    """Size, length if it is a video, and whether frames are left out because it is not read as one."""
+def header_of(path: str, videos: bool) -> tuple[Size, Clip | None, bool]:
+    """Size, length if it is a video, and whether frames are left out because it is not read as one.
+
+    Raises BrokenImage.
+    """
     if not os.path.isfile(path) and os.path.exists(path):
         # opening a named pipe would wait for somebody to write into it
         raise BrokenImage(path, "not a regular file")
@@ -181,8 +184,12 @@ def _header(path: str, videos: bool) -> tuple[Size, Clip | None, bool]:
 def _caption(folder: Path, ending: str, name: str) -> dict[str, Any]:
     """The columns of a picture's caption."""
     if not ending:
-        text = Path(name).stem.replace("_", " ").strip()
-        return {**BLANK, "caption": os.fsencode(text) or None}
+        text = os.fsencode(Path(name).stem.replace("_", " ").strip())
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return {**BLANK, "caption_problem": "its name is not UTF-8"}
+        return {**BLANK, "caption": text or None}
     try:
         # no Path, because there may be a million of them
         with open(os.path.join(folder, _stem(name) + ending), encoding="utf-8-sig") as file:

@@ -86,12 +86,13 @@ class _Columns:
         self.num_rows += 1
         self.found |= dict.fromkeys(values)
         image = _first(values, self.reading.image_columns)
-        if not isinstance(image, str) or not image.strip():
+        name = clean(image)
+        if name is None:
             given = "no picture is named" if image is None or image == "" else f"{image!r:.40} is no path"
             self.flaws.append(f"{self.place.source}, {self.place.unit} {number}: {given}")
             return
-        caption = self._text(number, image, _first(values, self.reading.caption_columns))
-        rows.add(self._name(image.strip()), number, caption, self._text(number, image, _first(values, SHORT_COLUMNS)))
+        caption = self._text(number, name, _first(values, self.reading.caption_columns))
+        rows.add(self._name(name), number, caption, self._text(number, name, _first(values, SHORT_COLUMNS)))
 
     def notes(self) -> list[str]:
         """What is to be said about the file; ValueError if it does not hold what is needed."""

@@ -138,8 +138,8 @@ def shortened(lines: Sequence[str]) -> list[str]:
 
 
 def clean(text: object) -> str | None:
-    """A caption without blank ends; None if nothing is left."""
-    return text.strip() or None if isinstance(text, str) else None
+    """A caption without blank ends, and without halves of characters, which JSON can hold; None if nothing is left."""
+    return text.encode(errors="ignore").decode().strip() or None if isinstance(text, str) else None
 
 
 def _stated_schema() -> pa.Schema:

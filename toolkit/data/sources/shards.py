@@ -114,7 +114,8 @@ def _samples(file: Path, reading: Reading) -> tuple[dict[str, Sample], list[str]
     flaws: list[str] = []
     size = file.stat().st_size
     for member in _members(file, flaws):
-        path = PurePosixPath(member.name)
+        # bytes that are not UTF-8 are spelled out
+        path = PurePosixPath(member.name.encode(errors="surrogateescape").decode(errors="backslashreplace"))
         if not member.isreg() or path.name.startswith("."):
             continue
         if member.issparse():

@@ -28,7 +28,7 @@ class Codec:
 
     def encode(self, native: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors under the names in which they are written. Raises ValueError where the format has no place."""
-        layers = self._by_layer(native)
+        layers = self.by_layer(native)
         written: dict[str, Tensor] = {}
         done: set[str] = set()
         for name, layer in layers.items():
@@ -104,7 +104,8 @@ class Codec:
             written[f"{name}.{ALPHA}"] = written_alpha(layer)
         return written
 
-    def _by_layer(self, native: Mapping[str, Tensor]) -> dict[str, Layer]:
+    def by_layer(self, native: Mapping[str, Tensor]) -> dict[str, Layer]:
+        """Native tensors of this module by layer and suffix."""
         layers: dict[str, Layer] = {}
         for key, tensor in native.items():
             split = split_key(key.removeprefix(self.prefix))

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from toolkit.config.errors import naming
 from toolkit.networks.keys.suffixes import ADAPTER_CONFIG, ALPHA, DOWN, split_key
 
 
@@ -29,7 +30,8 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:
         # safetensors raises a class of its own that is not exported everywhere
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    return add_alphas(tensors, header), header
+    with naming(str(path)):
+        return add_alphas(tensors, header), header
 
 
 def read_sound(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -42,15 +44,25 @@ def read_sound(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def add_alphas(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> dict[str, Tensor]:
-    """`tensors` with one `.alpha` per layer, where the header has a configuration of peft and the layer none."""
-    found = dict(tensors)
+    """`tensors` with one `.alpha` per layer, where the header has a configuration of peft and the layer none.
+
+    Raises ValueError for a configuration that cannot be read.
+    """
     if ADAPTER_CONFIG not in header:
-        return found
-    config: dict[str, Any] = json.loads(header[ADAPTER_CONFIG])
+        return dict(tensors)
+    try:
+        return {**_alphas(tensors, json.loads(header[ADAPTER_CONFIG])), **tensors}
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        raise ValueError(f"{ADAPTER_CONFIG} in its header, where the alphas are, cannot be read: {error}") from error
+
+
+def _alphas(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The alphas of all layers of the parts that a configuration of peft is about."""
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stem, suffix = split_key(name) or ("", "")
         part, _, layer = stem.partition(".")
-        if suffix != DOWN or f"{stem}.{ALPHA}" in found or f"{part}.lora_alpha" not in config:
+        if suffix != DOWN or f"{part}.lora_alpha" not in config:
             continue
         alpha = float(_for_layer(config.get(f"{part}.alpha_pattern") or {}, layer, config[f"{part}.lora_alpha"]))
         if config.get(f"{part}.use_rslora"):

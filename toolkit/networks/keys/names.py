@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from typing import TypeVar
 
 from toolkit.config.key_names import Fused, KeyNames
 from toolkit.networks.keys.unet import original_unet_name
 
 DENOISER = re.compile(
-    r"(?:base_model\.model\.|(?:model\.)?diffusion_model\.|transformer(?:_2)?\.|unet\.|lora_unet__?|lora_unet\."
+    r"(?:base_model\.model\.|(?:model\.)?diffusion_model\.|transformer(?:_[12])?\.|unet\.|lora_unet__?|lora_unet\."
     r"|lora_transformer_|lycoris_)+"
 )
 TEXT_ENCODERS = {
@@ -20,7 +21,26 @@ TEXT_ENCODERS = {
     "text_encoder_2.": re.compile(r"text_encoder_2\.|lora_te2[._]|text_encoders\.clip_g\.transformer\."),
 }
 NOT_DENOISER = re.compile(r"text_encoders?[._]|text_encoder_\d\.|lora_te\d?[._]|connectors\.|text_conditioner\.")
+# in the keys of a file of ai-toolkit for both experts of a model
+EXPERT = re.compile(r"(?<=\.)transformer_([12])\.")
 TEXT_LAYERS = ("encoder.layers.*.{self_attn.{q_proj,k_proj,v_proj,out_proj},mlp.{fc1,fc2}}",)
+
+T = TypeVar("T")
+
+
+def of_expert(found: Mapping[str, T], part: str | None) -> dict[str, T]:
+    """A file's entries without those of another expert than `part`, and without the signs of experts in the keys.
+
+    Raises ValueError if it holds two experts and no part is named.
+    """
+    signs = {key: sign[1] for key in found if (sign := EXPERT.search(key))}
+    own = {"2" if part.endswith("_2") else "1"} if part else set(signs.values())
+    if len(own) > 1:
+        raise ValueError(
+            "it holds two experts; `aitk lora convert FILE --to FORMAT --part transformer` writes the first, "
+            "`--part transformer_2` the second"
+        )
+    return {EXPERT.sub("", key, count=1): value for key, value in found.items() if signs.get(key) in (None, *own)}
 
 
 @dataclass(frozen=True)

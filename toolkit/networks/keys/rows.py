@@ -13,12 +13,18 @@ from toolkit.networks.keys.suffixes import ALPHA, DIFF, DOWN, LOHA, LOKR, MAGNIT
 Layer = dict[str, Tensor]
 # pairs (up, down) whose product has the rows of `up`
 PRODUCTS = ((UP, DOWN), ("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b"))
+CORES = ("hada_t1", "hada_t2", "lokr_t2")
 
 
 def fold_alpha(layer: Mapping[str, Tensor], name: str) -> Layer:
-    """The layer without `alpha` and `lora_mid`, both multiplied into what stays. Raises ValueError if tensors lack."""
-    folded = {suffix: tensor for suffix, tensor in layer.items() if suffix not in (ALPHA, MID)}
-    _check_pairs(folded, name)
+    """The layer without `alpha` and `lora_mid`, both multiplied into what stays. Raises ValueError as `check` does."""
+    check(layer, name)
+    # numbers of 8 bits know no arithmetic
+    folded = {
+        suffix: tensor.float() if tensor.dtype.itemsize == 1 else tensor
+        for suffix, tensor in layer.items()
+        if suffix not in (ALPHA, MID)
+    }
     scale = _scale(layer)
     if DOWN in folded:
         if MID in layer:
@@ -163,17 +169,24 @@ def _refuse_unknown_sizes(sizes: Sequence[int], fused: Fused, name: str) -> None
         )
 
 
-def _check_pairs(layer: Mapping[str, Tensor], name: str) -> None:
+def check(layer: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError, which names the layer, if tensors lack or do not pair up."""
+    if ALPHA in layer and layer[ALPHA].numel() != 1:
+        raise ValueError(f"{name}: alpha has the shape {list(layer[ALPHA].shape)}, and should be one number")
     for up, down in (*PRODUCTS, ("lokr_w1_a", "lokr_w1_b"), ("lokr_w2_a", "lokr_w2_b")):
         if (up in layer) != (down in layer):
             raise ValueError(f"{name}: {up} and {down} come in pairs, and one of them is missing")
+        # a third factor may lie between the two
+        if up in layer and set(layer).isdisjoint((MID, *CORES)) and layer[up].shape[1:2] != layer[down].shape[:1]:
+            shapes = f"{up} {list(layer[up].shape)} and {down} {list(layer[down].shape)}"
+            raise ValueError(f"{name}: {shapes} are of different ranks")
     if set(layer) & set(LOKR):
         for side in ("lokr_w1", "lokr_w2"):
             if not {side, side + "_a"} & set(layer):
                 raise ValueError(f"{name}: {side} is missing")
     if set(layer) & set(LOHA) and not {"hada_w1_a", "hada_w2_a"} <= set(layer):
         raise ValueError(f"{name}: LoHa needs hada_w1_a and hada_w2_a")
-    if not layer or set(layer) == {MAGNITUDE}:
+    if set(layer) <= {ALPHA, MID, MAGNITUDE}:
         raise ValueError(f"{name}: there are no weights")
 
 

@@ -56,14 +56,18 @@ def summarize(path: Path, candidates: Sequence[Candidate]) -> dict[str, Any]:
 def read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     """(tensor name -> dtype, shape, data_offsets; header entries; where the data begins)."""
     try:
-        (size,) = struct.unpack("<Q", file.read(8))
-        if size > MAX_HEADER:
-            raise ValueError("it does not begin with a safetensors header")
+        size = int.from_bytes(start := file.read(8), "little")
+        if len(start) < 8 or size > MAX_HEADER:
+            raise ValueError("it does not begin with a safetensors header" if start else "it is empty")
         entries = json.loads(file.read(size))
-        header = entries.pop("__metadata__", None) or {}
-        if not all(isinstance(entry["shape"], list) for entry in entries.values()):
-            raise ValueError("no list of tensors")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        header = dict(entries.pop("__metadata__", None) or {})
+        for entry in entries.values():
+            _, shape, (_, _) = (entry[key] for key in ("dtype", "shape", "data_offsets"))
+            if not isinstance(shape, list):
+                raise ValueError("no list of tensors")
+    except KeyError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: a tensor in its header has no {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     return entries, header, 8 + size
 
@@ -101,8 +105,10 @@ def _scalar(file: BinaryIO, start: int, entry: Mapping[str, Any]) -> float | Non
 
 def _alphas_in_header(header: Mapping[str, str]) -> list[float]:
     config = _as_data(header.get(ADAPTER_CONFIG, "{}"))
-    alphas = {value for key, value in config.items() if key.endswith(".lora_alpha")} if isinstance(config, dict) else ()
-    return sorted(float(alpha) for alpha in alphas)
+    found = config.items() if isinstance(config, dict) else ()
+    return sorted(
+        {float(alpha) for key, alpha in found if key.endswith(".lora_alpha") and isinstance(alpha, (int, float))}
+    )
 
 
 def _as_data(value: str) -> Any:
