@@ -43,7 +43,7 @@ HEAD = """# Model families
 What the tests did with every variant of every family, on the real classes with tiny random weights and on a CPU. "yes"
 is a test that passed, "no" one that failed or did not run, a number one that was left out, with the reason below. This
 page is written by `scripts/family_table.py` from the report of a test run, never by hand. What the tests are:
-[extending.md](extending.md#a-model-family-step-by-step). Where a pipeline of diffusers has no loader for LoRAs, the
+[new_family.md](new_family.md#7-the-contract-test). Where a pipeline of diffusers has no loader for LoRAs, the
 file was put into its transformer ([formats.md](formats.md#which-names-and-who-reads-them)).
 
 """

@@ -13,10 +13,11 @@ from toolkit.config.section import state_of
 from toolkit.config.sections.dataset import DatasetSection
 from toolkit.config.sections.model import ModelPlugin
 from toolkit.config.sections.network import LayerChoice, NetworkPlugin
-from toolkit.config.sections.sample import SampleSection
+from toolkit.config.sections.sample import SampleItem, SampleSection
 from toolkit.config.sections.save import SaveSection
 from toolkit.config.sections.train import TrainSection
 from toolkit.registry import KINDS, get_registry
+from toolkit.sampling.prompt_flags import FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,6 +77,12 @@ def named_paths(text: str) -> set[str]:
 def test_every_kind_of_plugin_is_explained(kind: str) -> None:
     (text,) = pages("extending.md")
     assert re.search(rf"^\| `{kind}` \|", text, re.MULTILINE), f"docs/extending.md lacks the kind {kind}"
+
+
+def test_every_key_and_flag_of_samples_is_explained() -> None:
+    (text,) = pages("samples.md")
+    keys = [key for section in (SampleSection, SampleItem) for key in section.model_fields]
+    assert not [name for name in (*keys, *(f"--{flag}" for flag in FLAGS)) if f"`{name}`" not in text]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
