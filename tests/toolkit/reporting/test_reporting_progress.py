@@ -60,7 +60,7 @@ def test_terminal_gets_a_bar_that_moves_with_notes_above() -> None:
     received = in_terminal(120)
     assert "\x1b[" in received
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", received)
-    frames = re.findall(r"(\d+)/400 loss ([\d.]+) lr 1\.00e-04 (?:[\d.]+ it/s ETA \d:\d\d:\d\d )?\d+ MB", text)
+    frames = re.findall(r"(\d+)/400 loss ([\d.]+) lr 1\.00e-04 (?:[\d.]+ it/s ETA \d:\d\d:\d\d )?[\d.]+ [MG]B", text)
     shown = [int(step) for step, _ in frames]
     assert shown[0] == 101 and shown[-1] == 400 and shown == sorted(shown)
     assert float(frames[-1][1]) == 0.125
@@ -72,7 +72,7 @@ def test_terminal_gets_a_bar_that_moves_with_notes_above() -> None:
 
 def test_numbers_find_room_in_80_columns() -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", in_terminal(80))
-    assert re.search(r"400/400 loss 0\.1250 lr 1\.00e-04 [\d.]+ it/s ETA 0:00:00 \d+ MB", text)
+    assert re.search(r"400/400 loss 0\.1250 lr 1\.00e-04 [\d.]+ it/s ETA 0:00:00 [\d.]+ [MG]B", text)
 
 
 def test_pipe_gets_few_plain_lines() -> None:
@@ -80,8 +80,8 @@ def test_pipe_gets_few_plain_lines() -> None:
     assert "\x1b" not in done.stdout and "\r" not in done.stdout and not done.stderr
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"encode \[captions\]: 3/3 in \d\.\d s", lines[0])
-    assert re.fullmatch(r"step 101/400 loss 0\.4950 lr 1\.00e-04 \d+ MB", lines[1])
-    assert re.fullmatch(r"step 1\d\d/400 loss [\d.]+ lr 1\.00e-04 [\d.]+ it/s ETA \d:\d\d:\d\d \d+ MB", lines[2])
+    assert re.fullmatch(r"step 101/400 loss 0\.4950 lr 1\.00e-04 [\d.]+ [MG]B", lines[1])
+    assert re.fullmatch(r"step 1\d\d/400 loss [\d.]+ lr 1\.00e-04 [\d.]+ it/s ETA \d:\d\d:\d\d [\d.]+ [MG]B", lines[2])
     assert lines[-1].startswith("step 400/400 loss 0.1250 ") and "ETA 0:00:00" in lines[-1]
     assert "saved [bold]run[/bold]_000000250.safetensors" in lines
     assert any(line.startswith("sample: 2/2 in ") for line in lines)
@@ -156,8 +156,8 @@ def test_the_first_step_is_slow_and_tells_no_time(monkeypatch: pytest.MonkeyPatc
             now += seconds
             progress.update(step, 1.0, 1e-4)
     first, second = output.getvalue().splitlines()
-    assert re.fullmatch(r"step 1/10 loss 1\.0000 lr 1\.00e-04 \d+ MB", first)
-    assert re.fullmatch(r"step 2/10 loss 1\.0000 lr 1\.00e-04 2\.00 s/it ETA 0:00:16 \d+ MB", second)
+    assert re.fullmatch(r"step 1/10 loss 1\.0000 lr 1\.00e-04 [\d.]+ [MG]B", first)
+    assert re.fullmatch(r"step 2/10 loss 1\.0000 lr 1\.00e-04 2\.00 s/it ETA 0:00:16 [\d.]+ [MG]B", second)
 
 
 def test_bar_of_a_failed_stage_lets_the_error_through() -> None:
