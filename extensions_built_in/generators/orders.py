@@ -48,18 +48,21 @@ class Order:
 def of_prompts(config: ToFolder, family: Family, base: int) -> list[Order]:
     """Repeat after repeat, in each the prompts, of each the weights."""
     making = config.generate
-    lines, found = drawn_lines(making, stream(base, 0, "", "prompts")), []
+    lines, found = drawn_lines(making, stream(base, 0, "", "prompts")), list[Order]()
+
+    def add(prompt: SamplePrompt, row: int, heading: str) -> None:
+        found.append(Order(prompt, row, heading if making.contact_sheet else "", making.prompt_file))
+
     for repeat in range(making.num_repeats):
         prompts = _of_repeat(making, lines, family, base, repeat)
         for place, prompt in enumerate(prompts):
             prompt = replace(prompt, seed=prompt.seed + repeat)
             if not making.compare:
-                found.append(Order(prompt, place, f"{REPEAT} {repeat + 1}"))
+                add(prompt, place, f"{REPEAT} {repeat + 1}")
             for weight in making.compare:
                 scaled = replace(prompt, network_multiplier=prompt.network_multiplier * weight)
-                found.append(Order(scaled, repeat * len(lines) + place, weight_heading(config, weight)))
-    found = [replace(order, with_prompt=making.prompt_file) for order in found]
-    return found if making.contact_sheet else [replace(order, heading="") for order in found]
+                add(scaled, repeat * len(lines) + place, weight_heading(config, weight))
+    return found
 
 
 def of_samples(section: SampleSection, family: Family, base: int) -> list[Order]:

@@ -94,17 +94,22 @@ def bar(title: str, total: int, console: Console | None = None) -> AbstractConte
     return _own_live_bar(console, title, total) if _is_live(console) else _plain_bar(console, title, total)
 
 
-class _Pace:
-    """How fast a bar fills: over the last calls, as some are of much and some of little."""
+class _Filling:
+    """How far a bar is, and how fast it fills: over the last calls, as some are of much and some of little."""
 
     def __init__(self, total: int) -> None:
-        self._total = total
+        self.done, self._total = 0.0, total
         self._marks = deque([(time.monotonic(), 0.0)], maxlen=21)
 
-    def stats(self, now: float, done: float) -> str:
+    def add(self, count: float, now: float) -> None:
+        """So much more is done; parts of a whole add up to it."""
+        self.done = round(self.done + count, 6)
+        self._marks.append((now, self.done))
+
+    @property
+    def stats(self) -> str:
         """Speed and time left, once they can be told."""
-        self._marks.append((now, done))
-        begin, before = self._marks[0]
+        (begin, before), (now, done) = self._marks[0], self._marks[-1]
         if done <= before or now <= begin:
             return ""
         speed = (done - before) / (now - begin)
@@ -195,13 +200,13 @@ def _own_live_bar(console: Console, title: str, total: int) -> Iterator[Advance]
 @contextmanager
 def _live_bar(display: RichProgress, title: str, total: int, remove: bool = True) -> Iterator[Advance]:
     task = display.add_task(title, total=total, stats="")
-    done, due, pace = 0.0, 0.0, _Pace(total)
+    due, filling = 0.0, _Filling(total)
 
     def advance(count: float = 1) -> None:
-        nonlocal done, due
-        done = round(done + count, 6)
+        nonlocal due
         now = time.monotonic()
-        display.update(task, completed=done, stats=pace.stats(now, done), refresh=now >= due)
+        filling.add(count, now)
+        display.update(task, completed=filling.done, stats=filling.stats, refresh=now >= due)
         due = now + REFRESH_S if now >= due else due
 
     try:
@@ -214,18 +219,18 @@ def _live_bar(display: RichProgress, title: str, total: int, remove: bool = True
 
 @contextmanager
 def _plain_bar(console: Console, title: str, total: int) -> Iterator[Advance]:
-    done, pace = 0.0, _Pace(total)
+    filling = _Filling(total)
     begun = time.monotonic()
     due = begun + LINE_S
 
     def advance(count: float = 1) -> None:
-        nonlocal done, due
-        done = round(done + count, 6)
+        nonlocal due
         now = time.monotonic()
-        stats = pace.stats(now, done)
-        if now >= due and done < total:
-            _print(console, f"{title}: {f'{done:.1f}'.removesuffix('.0')}/{total} {stats}")
+        filling.add(count, now)
+        if now >= due and filling.done < total:
+            done = f"{filling.done:.1f}".removesuffix(".0")
+            _print(console, f"{title}: {done}/{total} {filling.stats}")
             due = now + LINE_S
 
     yield advance
-    _print(console, f"{title}: {int(done)}/{total} in {time.monotonic() - begun:.1f} s")
+    _print(console, f"{title}: {int(filling.done)}/{total} in {time.monotonic() - begun:.1f} s")

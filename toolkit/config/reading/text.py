@@ -181,13 +181,13 @@ def _syntax_problem(error: yaml.YAMLError, text: str, source: str, language: str
     if opened is not None and opened <= mark.line + 1:
         message = f"the string that begins here is not closed (noticed in line {mark.line + 1})"
         return Problem(f"{source}:{opened}", "", message)
-    began = f" (in what begins in line {context.line + 1})" if context and context.line != mark.line else ""
+    hint = f" (in what begins in line {context.line + 1})" if context and context.line != mark.line else ""
     shown = text.splitlines()[mark.line] if mark.index < len(text) else ""
     if SIGN_FIRST.match(shown):
-        began = "; text that begins with [ needs quotes"
+        hint = "; text that begins with [ needs quotes"
     elif re.search(r"[\"']\\$", shown.rstrip()):
-        began = "; take away the backslash behind the closing quote"
-    return Problem(f"{source}:{mark.line + 1}", "", f"this is not valid {language}: {said}{began}")
+        hint = "; take away the backslash behind the closing quote"
+    return Problem(f"{source}:{mark.line + 1}", "", f"this is not valid {language}: {said}{hint}")
 
 
 def _open_string(text: str) -> int | None:
